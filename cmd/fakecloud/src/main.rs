@@ -1,0 +1,2 @@
+//! herald-fakecloud: the server behind providers/fake.
+fn main() {}

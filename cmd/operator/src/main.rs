@@ -1,0 +1,2 @@
+//! herald-operator: flags to wiring.
+fn main() {}

@@ -1,0 +1,2 @@
+//! herald-speaker: flags to wiring.
+fn main() {}

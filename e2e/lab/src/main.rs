@@ -1,0 +1,2 @@
+//! The `herald-lab` command.
+fn main() {}

@@ -1,0 +1,19 @@
+//! What users type and read: the CRDs of group `herald.dev`, annotations,
+//! load balancer classes, condition types and reasons.
+//!
+//! Kinds and fields are those that MetalLB's users know, with the same
+//! meaning.
+
+mod condition;
+mod ip_address_pool;
+mod l2_advertisement;
+pub mod names;
+
+pub use condition::{Condition, set_condition};
+pub use ip_address_pool::{
+    IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation,
+};
+pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec};
+
+mod selector;
+pub use selector::{InvalidSelector, LabelSelector, LabelSelectorRequirement, any_or_empty};

@@ -1,0 +1,36 @@
+//! Names that appear in users' manifests: classes, annotations, labels,
+//! finalizers, condition types.
+
+/// loadBalancerClass of addresses from pools, announced by the speakers.
+pub const CLASS_BARE_METAL: &str = "herald.dev/bare-metal";
+/// loadBalancerClass of the pretend cloud.
+pub const CLASS_FAKE: &str = "herald.dev/fake";
+
+/// Field manager of everything the operator writes.
+pub const FIELD_MANAGER: &str = "herald-operator";
+/// Finalizer of Services that have something outside the cluster.
+pub const FINALIZER: &str = "herald.dev/cleanup";
+
+/// Annotation: requested addresses, comma separated, at most one a family.
+pub const ANNOTATION_LOAD_BALANCER_IPS: &str = "herald.dev/loadBalancerIPs";
+/// MetalLB's form of [`ANNOTATION_LOAD_BALANCER_IPS`].
+pub const ANNOTATION_METALLB_LOAD_BALANCER_IPS: &str = "metallb.io/loadBalancerIPs";
+/// Annotation: the pool to take addresses from.
+pub const ANNOTATION_ADDRESS_POOL: &str = "herald.dev/address-pool";
+/// MetalLB's form of [`ANNOTATION_ADDRESS_POOL`].
+pub const ANNOTATION_METALLB_ADDRESS_POOL: &str = "metallb.io/address-pool";
+/// Annotation: `"true"` writes the plan to the condition and changes nothing.
+pub const ANNOTATION_DRY_RUN: &str = "herald.dev/dry-run";
+
+/// Label of nodes that must not carry traffic from outside (the Kubernetes
+/// well-known label; its presence counts, whatever its value).
+pub const LABEL_EXCLUDE_NODE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// Label by which a speaker finds the pods of its peers.
+pub const LABEL_APP_NAME: &str = "app.kubernetes.io/name";
+/// Value of [`LABEL_APP_NAME`] on speaker pods.
+pub const APP_SPEAKER: &str = "herald-speaker";
+
+/// Condition of a Service: whether its load balancer is ready for clients.
+pub const CONDITION_LOAD_BALANCER_READY: &str = "herald.dev/LoadBalancerReady";
+/// Condition of our own objects: whether they are in force as written.
+pub const CONDITION_VALID: &str = "Valid";

@@ -1,0 +1,22 @@
+//! Herald's domain: what a Service asks for, what it gets, and what stands
+//! behind it, in words of our own so that nothing below the operator and the
+//! speaker knows Kubernetes.
+//!
+//! ```text
+//!  [ServiceRequest] --wants--> [LoadBalancer] --has--> [Ingress] (status)
+//!        |                           |
+//!     [ServicePort]               targets --> [Node]  [Endpoint]
+//! ```
+
+mod address;
+mod endpoint;
+mod node;
+mod service;
+
+pub use address::{AddressRange, InvalidAddressRange, IpFamily};
+pub use endpoint::Endpoint;
+pub use node::Node;
+pub use service::{
+    Ingress, IngressPoint, IpFamilyPolicy, IpMode, Protocol, ServiceKey, ServicePort,
+    ServiceRequest, TrafficPolicy,
+};

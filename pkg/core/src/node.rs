@@ -1,0 +1,30 @@
+//! A node, as far as load balancing cares.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// A node that may carry traffic for load balancers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.labels`, for selectors.
+    pub labels: BTreeMap<String, String>,
+    /// `status.addresses` of type `InternalIP`, in the order of the API.
+    pub internal_addresses: Vec<IpAddr>,
+    /// Condition `Ready` is `True`.
+    pub ready: bool,
+    /// Condition `NetworkUnavailable` is `True`.
+    pub network_unavailable: bool,
+    /// It bears the label `node.kubernetes.io/exclude-from-external-load-balancers`.
+    pub excluded: bool,
+    /// `metadata.deletionTimestamp` is set.
+    pub deleting: bool,
+}
+
+impl Node {
+    /// Whether traffic from outside may be sent to it now.
+    pub const fn eligible(&self) -> bool {
+        self.ready && !self.network_unavailable && !self.excluded && !self.deleting
+    }
+}

@@ -1,0 +1,1 @@
+//! Sockets, filters, netlink: the only crate with unsafe.

@@ -1,0 +1,1 @@
+//! Services to provider to status: the reconciler.

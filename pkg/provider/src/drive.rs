@@ -1,0 +1,99 @@
+//! Drives one Service through observe, plan and apply until nothing is left to
+//! do, and hides the provider's types from the operator.
+
+use async_trait::async_trait;
+
+use crate::{Desired, Provider, ProviderError, Refusal, Status};
+
+/// More rounds than any honest plan needs: past it the provider and its plan
+/// disagree, and the Service waits for its back-off rather than spin.
+const MAX_ACTIONS: usize = 256;
+
+/// How an attempt to bring one Service to its desired state ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Observed state equals desired state; for `Absent`, nothing is left.
+    Settled(Status),
+    /// A dry run: what would be done, a sentence a step.
+    Planned(Vec<String>),
+    /// The request can't be met as it stands.
+    Refused(Refusal),
+    /// A call failed; what was done so far stays done.
+    Failed(ProviderError),
+}
+
+/// A [`Provider`] behind a pointer.
+#[async_trait]
+pub trait DynProvider: Send + Sync + 'static {
+    /// See [`Provider::name`].
+    fn name(&self) -> &'static str;
+    /// See [`Provider::class`].
+    fn class(&self) -> &'static str;
+    /// See [`Provider::external`].
+    fn external(&self) -> bool;
+    /// Observes, plans and applies until there is nothing left to do. `fence`
+    /// is asked before each action: an error stops the run (the leader lease
+    /// is gone, or the process ends). With `dry_run` nothing is applied.
+    async fn reconcile(
+        &self,
+        desired: &Desired,
+        dry_run: bool,
+        fence: &(dyn Fn() -> Result<(), ProviderError> + Sync),
+    ) -> Outcome;
+}
+
+#[async_trait]
+impl<P: Provider> DynProvider for P {
+    fn name(&self) -> &'static str {
+        Provider::name(self)
+    }
+
+    fn class(&self) -> &'static str {
+        Provider::class(self)
+    }
+
+    fn external(&self) -> bool {
+        Provider::external(self)
+    }
+
+    async fn reconcile(
+        &self,
+        desired: &Desired,
+        dry_run: bool,
+        fence: &(dyn Fn() -> Result<(), ProviderError> + Sync),
+    ) -> Outcome {
+        for _ in 0..MAX_ACTIONS {
+            let observed = match self.observe(desired).await {
+                Ok(observed) => observed,
+                Err(error) => return Outcome::Failed(error),
+            };
+            let plan = match self.plan(desired, &observed) {
+                Ok(plan) => plan,
+                Err(refusal) => return Outcome::Refused(refusal),
+            };
+            let Some(action) = plan.first() else {
+                return Outcome::Settled(self.status(desired, &observed));
+            };
+            if dry_run {
+                return Outcome::Planned(plan.iter().map(ToString::to_string).collect());
+            }
+            if let Err(error) = fence() {
+                return Outcome::Failed(error);
+            }
+            tracing::info!(service = %desired.key(), provider = Provider::name(self), %action, "apply");
+            match self.apply(action).await {
+                Ok(()) | Err(ProviderError::Conflict(_)) => {}
+                Err(error) => return Outcome::Failed(error),
+            }
+        }
+        Outcome::Failed(ProviderError::Failed {
+            reason: "PlanDoesNotConverge",
+            message: format!(
+                "{} steps were applied for {} and its plan is still not empty; this is a bug of provider {:?}",
+                MAX_ACTIONS,
+                desired.key(),
+                Provider::name(self),
+            ),
+        })
+    }
+}

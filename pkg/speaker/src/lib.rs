@@ -1,0 +1,1 @@
+//! Which VIP is announced where, and by what.
