@@ -1,0 +1,227 @@
+//! `--kernel vm`: a command of the lab inside a virtual machine with Debian's
+//! stock kernel, under software emulation, for what the host's kernel lacks
+//! (IPVS, VRF, VLAN, bonding, netem).
+//!
+//! ```text
+//!   host                               guest
+//!   herald-lab ARGS --kernel vm        initramfs: busybox, 9p and overlay modules
+//!     qemu  --- 9p "host", read-only --> / (under an overlay on tmpfs)
+//!           --- 9p "out", writable ----> /run/herald-vm: script, exit, artifacts
+//!           <-- ttyS0 ------------------ the command's terminal
+//!           <-- ttyS1 ------------------ kernel messages, to a file
+//! ```
+//!
+//! The guest's root is the host's own file tree, so the same binaries run with
+//! nothing copied, and nothing that the guest writes reaches the host but what
+//! it puts into the artifact directory.
+
+mod initramfs;
+mod kernel;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use kernel::Kernel;
+
+/// Programs of the host that a virtual machine needs, with the Debian package
+/// that holds each.
+const TOOLS: [(&str, &str); 5] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("cpio", "cpio"),
+    ("modprobe", "kmod"),
+    ("dpkg-deb", "dpkg"),
+];
+
+/// Modules loaded before the lab starts, beyond what mounts its root.
+const GUEST_MODULES: &str = "ip_vs ip_vs_rr nf_conntrack xt_set xt_conntrack xt_comment xt_mark \
+     xt_MASQUERADE xt_nat xt_multiport xt_statistic xt_addrtype ip_set ip_set_hash_ip \
+     ip_set_hash_ipport ip_set_hash_ipportip ip_set_hash_ipportnet ip_set_bitmap_port \
+     ip_tables ip6_tables iptable_nat ip6table_nat iptable_filter ip6table_filter \
+     iptable_mangle ip6table_mangle nf_tables nft_chain_nat nft_compat nft_ct nft_nat \
+     nft_masq nft_numgen nft_fib_inet nft_reject_inet br_netfilter bridge veth dummy \
+     8021q bonding vrf sch_netem";
+
+/// Memory of the guest.
+const MEMORY_MIB: u32 = 6000;
+
+/// A command to run in a virtual machine.
+#[derive(Debug)]
+pub struct Guest {
+    /// Program and arguments; paths are those of the host.
+    pub command: Vec<String>,
+    /// Where the guest may leave files (seen there as `$HERALD_VM_OUT`); made
+    /// if it is missing.
+    pub artifacts: PathBuf,
+    /// Whether the host's terminal belongs to the command.
+    pub interactive: bool,
+}
+
+/// Says why no virtual machine can be had on this host; `None` if it can.
+pub fn unavailable() -> Option<String> {
+    let missing: Vec<&str> = TOOLS
+        .iter()
+        .filter(|(program, _)| which(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if !missing.is_empty() {
+        return Some(format!(
+            "{} missing; install with: apt-get install --no-install-recommends {}",
+            if missing.len() == 1 {
+                "a package is"
+            } else {
+                "packages are"
+            },
+            missing.join(" ")
+        ));
+    }
+    (Kernel::cached().is_none() && which("apt-get").is_none()).then(|| {
+        "no guest kernel is cached and there is no apt-get to fetch Debian's linux-image-amd64"
+            .to_owned()
+    })
+}
+
+/// Runs the command in a virtual machine and returns its exit status.
+pub fn run(guest: &Guest) -> Result<i32> {
+    if let Some(reason) = unavailable() {
+        bail!("no virtual machine on this host: {reason}");
+    }
+    let kernel = Kernel::ensure()?;
+    fs::create_dir_all(&guest.artifacts)
+        .with_context(|| format!("make {}", guest.artifacts.display()))?;
+    let artifacts = guest.artifacts.canonicalize()?;
+    write_script(&artifacts, &kernel, guest)?;
+    let exit = artifacts.join("exit");
+    // A verdict of an earlier run must not pass for this one's.
+    if exit.exists() {
+        fs::remove_file(&exit)?;
+    }
+    let initrd = artifacts.join("initrd.cpio");
+    initramfs::build(&kernel, &initrd)?;
+    eprintln!(
+        "vm: starting a guest with kernel {} under software emulation",
+        kernel.release
+    );
+    let status = qemu(&kernel, &initrd, &artifacts, guest.interactive)
+        .status()
+        .context("start qemu-system-x86_64")?;
+    fs::remove_file(&initrd)?;
+    let Ok(code) = fs::read_to_string(&exit) else {
+        bail!(
+            "the guest ended without a verdict (qemu: {status}); its kernel's messages are in {}",
+            artifacts.join("console.log").display()
+        );
+    };
+    code.trim().parse().context("read the guest's exit status")
+}
+
+fn qemu(kernel: &Kernel, initrd: &Path, artifacts: &Path, interactive: bool) -> Command {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args([
+        "-accel",
+        "tcg,thread=multi",
+        "-smp",
+        "2",
+        "-m",
+        &MEMORY_MIB.to_string(),
+    ])
+    .args(["-display", "none", "-no-reboot", "-nodefaults"])
+    .arg("-kernel")
+    .arg(&kernel.image)
+    .arg("-initrd")
+    .arg(initrd)
+    .args(["-append", "console=ttyS1 quiet panic=-1 mitigations=off"])
+    .args([
+        "-chardev",
+        if interactive {
+            "stdio,id=tty,signal=off"
+        } else {
+            "stdio,id=tty"
+        },
+    ])
+    .args(["-serial", "chardev:tty"])
+    .args([
+        "-serial",
+        &format!("file:{}", artifacts.join("console.log").display()),
+    ])
+    .args([
+        "-virtfs",
+        "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
+    ])
+    .args([
+        "-virtfs",
+        &format!(
+            "local,path={},mount_tag=out,security_model=none,multidevs=remap",
+            artifacts.display()
+        ),
+    ]);
+    if !interactive {
+        qemu.stdin(Stdio::null());
+    }
+    qemu
+}
+
+/// Writes what the guest runs once its root is mounted.
+fn write_script(artifacts: &Path, kernel: &Kernel, guest: &Guest) -> Result<()> {
+    let script = format!(
+        "#!/bin/sh\n\
+         export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+         export HOME=/root TERM=linux HERALD_LAB_GUEST=1 HERALD_VM_OUT={out} HERALD_CACHE={cache}\n\
+         mkdir -p /lib/modules/{release}\n\
+         mount --bind {modules} /lib/modules/{release}\n\
+         for module in {guest_modules}; do modprobe -q $module || echo \"no module $module\" >/dev/ttyS1; done\n\
+         mount -t devpts devpts /dev/pts; mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm\n\
+         ip link set lo up\n\
+         cd {cwd}\n\
+         {command}\n",
+        out = "/run/herald-vm",
+        cache = quote(&kernel::cache().to_string_lossy()),
+        release = kernel.release,
+        modules = quote(&kernel.modules().to_string_lossy()),
+        guest_modules = GUEST_MODULES,
+        cwd = quote(&std::env::current_dir()?.to_string_lossy()),
+        command = guest
+            .command
+            .iter()
+            .map(|word| quote(word))
+            .collect::<Vec<_>>()
+            .join(" "),
+    );
+    let path = artifacts.join("script");
+    fs::write(&path, script)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// `word` as one word of a POSIX shell.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// The program's path, if `PATH` has it.
+fn which(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_word_stays_one_word_with_its_quotes() {
+        let words = ["plain", "two words", "it's", "$HOME;`id`"];
+        for word in words {
+            let output = Command::new("sh")
+                .args(["-c", &format!("printf %s {}", quote(word))])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), word);
+        }
+    }
+}
