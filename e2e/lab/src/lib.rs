@@ -1,5 +1,16 @@
 //! A Kubernetes cluster on one machine, out of network namespaces.
 
+pub mod assets;
+pub mod cli;
+pub mod controlplane;
+pub mod duration;
+pub mod faults;
+pub mod init;
+pub mod isolate;
+pub mod lab;
+pub mod network;
 pub mod node;
 pub mod plan;
+pub mod process;
+mod running;
 pub mod vm;

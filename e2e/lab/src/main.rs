@@ -1,2 +1,7 @@
 //! The `herald-lab` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    herald_lab::cli::main()
+}

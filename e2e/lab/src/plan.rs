@@ -33,7 +33,7 @@ pub const POOL_V4: &str = "10.20.100.0/22";
 pub const POOL_V6: &str = "fd20::1:0/112";
 
 /// Which IP families the cluster has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Families {
     /// IPv4 only.

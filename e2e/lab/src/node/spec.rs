@@ -40,6 +40,9 @@ pub struct NodeSpec {
     /// Image name (last path component, without tag) to the program that
     /// stands for it.
     pub images: BTreeMap<String, PathBuf>,
-    /// Private directory of this node: logs under `logs/`, pods under `pods/`.
+    /// Private directory of this node, on a tmpfs.
     pub directory: PathBuf,
+    /// Where the output of containers is kept:
+    /// `<namespace>_<pod>_<container>.log`.
+    pub logs: PathBuf,
 }

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::assets::cache;
+
 /// An unpacked kernel package.
 #[derive(Debug)]
 pub(super) struct Kernel {
@@ -16,19 +18,6 @@ pub(super) struct Kernel {
     pub(super) image: PathBuf,
     /// Where the package was unpacked.
     pub(super) root: PathBuf,
-}
-
-/// Where the lab keeps what it builds or fetches, outside every tree.
-pub(super) fn cache() -> PathBuf {
-    let home = || std::env::var_os("HOME").map_or_else(|| "/tmp".into(), PathBuf::from);
-    std::env::var_os("HERALD_CACHE").map_or_else(
-        || {
-            std::env::var_os("XDG_CACHE_HOME")
-                .map_or_else(|| home().join(".cache"), PathBuf::from)
-                .join("herald")
-        },
-        PathBuf::from,
-    )
 }
 
 impl Kernel {

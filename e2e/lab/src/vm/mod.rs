@@ -179,7 +179,7 @@ fn write_script(artifacts: &Path, kernel: &Kernel, guest: &Guest) -> Result<()> 
          cd {cwd}\n\
          {command}\n",
         out = "/run/herald-vm",
-        cache = quote(&kernel::cache().to_string_lossy()),
+        cache = quote(&crate::assets::cache().to_string_lossy()),
         release = kernel.release,
         modules = quote(&kernel.modules().to_string_lossy()),
         guest_modules = GUEST_MODULES,

@@ -1,0 +1,114 @@
+//! The lab's processes: started into a host's network namespace, named by an
+//! environment variable, found again by it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Names a process of the lab (`kube-apiserver`, `fakecloud`).
+pub const PROCESS: &str = "HERALD_LAB_PROCESS";
+/// Names the node that a process belongs to.
+pub const NODE: &str = "HERALD_LAB_NODE";
+/// Names the container that a process belongs to: `namespace/pod/container`.
+pub const POD: &str = "HERALD_LAB_POD";
+
+/// `program` in the network namespace of `host`; `None` is the lab's own.
+pub fn in_host(host: Option<&str>, program: &Path) -> Command {
+    match host {
+        None => Command::new(program),
+        Some(host) => {
+            let mut command = Command::new("nsenter");
+            command
+                .arg(format!("--net=/run/netns/{host}"))
+                .arg("--")
+                .arg(program);
+            command
+        }
+    }
+}
+
+/// Starts a command that outlives its parent, with its output in `log`.
+pub fn start(mut command: Command, name: &str, log: &Path) -> Result<()> {
+    let output = File::options().create(true).append(true).open(log)?;
+    command
+        .env(PROCESS, name)
+        .stdin(Stdio::null())
+        .stderr(output.try_clone()?)
+        .stdout(output)
+        .process_group(0);
+    let mut child = command.spawn().with_context(|| format!("start {name}"))?;
+    // Reaped by a thread of its own, so that none stays behind as a zombie.
+    std::thread::spawn(move || child.wait());
+    Ok(())
+}
+
+/// A process of the lab, as its environment tells.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Process id in the lab's pid namespace.
+    pub pid: i32,
+    environment: BTreeMap<String, String>,
+}
+
+impl Found {
+    /// The value of one of the variables that name processes.
+    pub fn name(&self, variable: &str) -> Option<&str> {
+        self.environment.get(variable).map(String::as_str)
+    }
+
+    /// Sends a signal; a process that has gone is no error.
+    pub fn signal(&self, signal: Signal) {
+        let _ = kill(Pid::from_raw(self.pid), signal);
+    }
+
+    /// Resident memory in KiB.
+    pub fn rss_kib(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().trim_end_matches("kB").trim().parse().ok()
+    }
+}
+
+/// Every process whose `variable` has the value `value`.
+pub fn find(variable: &str, value: &str) -> Vec<Found> {
+    all()
+        .into_iter()
+        .filter(|found| found.name(variable) == Some(value))
+        .collect()
+}
+
+/// Every process of the lab that has a name.
+pub fn all() -> Vec<Found> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| {
+            let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
+            let environment: BTreeMap<String, String> = bytes
+                .split(|byte| *byte == 0)
+                .filter_map(|entry| {
+                    let (name, value) = std::str::from_utf8(entry).ok()?.split_once('=')?;
+                    [PROCESS, NODE, POD]
+                        .contains(&name)
+                        .then(|| (name.to_owned(), value.to_owned()))
+                })
+                .collect();
+            (!environment.is_empty()).then_some(Found { pid, environment })
+        })
+        .collect()
+}
+
+/// Where a process of this name keeps its output.
+pub fn log_path(logs: &Path, name: &str) -> PathBuf {
+    logs.join(format!("{}.log", name.replace('/', "-")))
+}

@@ -1,0 +1,200 @@
+//! What a scenario holds: the lab, its own corner of the cluster, and what it
+//! has to report.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use kube::api::{Api, DeleteParams, PostParams};
+use serde_json::json;
+
+use super::{Case, Event, Figure, ProxyMode, wait};
+use crate::lab::Lab;
+use crate::plan::Families;
+
+/// Label of everything that a scenario makes, with the scenario's namespace.
+pub const LABEL: &str = "lab.herald.dev/scenario";
+
+/// Namespace of Herald's own objects.
+pub const HERALD: &str = "herald-system";
+
+/// A scenario's view of its lab. Its Services and pods are in a namespace of
+/// its own, its pools serve only that namespace and take addresses that no
+/// other scenario's pools have.
+pub struct Context {
+    lab: Lab,
+    case: Case,
+    /// Which block of the lab's pool addresses is this scenario's.
+    block: u8,
+    directory: PathBuf,
+    namespace: String,
+    figures: Vec<Figure>,
+}
+
+impl Context {
+    /// Makes the scenario's namespace, and its folder for what it keeps.
+    pub(super) async fn enter(lab: Lab, case: Case, block: u8) -> Result<Self> {
+        let directory = lab.logs().join(case.folder());
+        std::fs::create_dir_all(&directory)
+            .with_context(|| format!("make {}", directory.display()))?;
+        let namespace = case.scenario.clone();
+        let context = Self {
+            lab,
+            case,
+            block,
+            directory,
+            namespace,
+            figures: Vec::new(),
+        };
+        let namespaces: Api<Namespace> = Api::all(context.kube());
+        let namespace = serde_json::from_value(json!({
+            "metadata": {
+                "name": context.namespace,
+                "labels": {LABEL: context.namespace},
+            },
+        }))?;
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await
+            .context("make the scenario's namespace")?;
+        Ok(context)
+    }
+
+    /// Deletes everything the scenario made and waits until nothing is left:
+    /// a finalizer that nobody takes away, an address that is not given back
+    /// or a load balancer that stays is a failure of the scenario.
+    pub(super) async fn leave(&mut self) -> Result<()> {
+        // Services first, while the pools that they came from still stand.
+        let services: Api<Service> = Api::namespaced(self.kube(), &self.namespace);
+        services
+            .delete_collection(&DeleteParams::default(), &kube::api::ListParams::default())
+            .await
+            .context("delete the scenario's Services")?;
+        wait::objects(
+            services,
+            kube::runtime::watcher::Config::default(),
+            "the scenario's Services to be gone",
+            |left| left.is_empty().then_some(()),
+        )
+        .await?;
+        self.pools_are_unused().await?;
+        self.delete_pools().await?;
+        let namespaces: Api<Namespace> = Api::all(self.kube());
+        namespaces
+            .delete(&self.namespace, &DeleteParams::default())
+            .await
+            .context("delete the scenario's namespace")?;
+        wait::object(namespaces, &self.namespace, "the namespace to be gone", |namespace| {
+            namespace.is_none().then_some(())
+        })
+        .await
+    }
+
+    /// The lab.
+    pub const fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    /// A client of the API server with an administrator's rights.
+    pub fn kube(&self) -> kube::Client {
+        self.lab.kube()
+    }
+
+    /// The scenario's own namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// An API of the scenario's namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.kube(), &self.namespace)
+    }
+
+    /// An API of Herald's namespace.
+    pub fn herald_api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.kube(), HERALD)
+    }
+
+    /// Runs `kubectl ARGS` in the scenario's namespace and returns what it
+    /// printed.
+    pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
+        let mut all = vec!["--namespace", self.namespace.as_str()];
+        all.extend(args);
+        self.lab.kubectl(&all).await
+    }
+
+    /// The cluster's IP families.
+    pub const fn families(&self) -> Families {
+        self.case.needs.families
+    }
+
+    /// kube-proxy's mode.
+    pub const fn proxy_mode(&self) -> ProxyMode {
+        self.case.needs.proxy_mode
+    }
+
+    /// Names of the nodes.
+    pub fn nodes(&self) -> Vec<String> {
+        (1..=self.case.needs.nodes).map(|i| format!("n{i}")).collect()
+    }
+
+    /// Where the scenario keeps captures and what else it wants to keep.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Which block of the lab's pool addresses is this scenario's.
+    pub(super) const fn block(&self) -> u8 {
+        self.block
+    }
+
+    /// Tells what was done or seen.
+    pub fn step(&self, text: impl Into<String>) {
+        Event::Step {
+            case: Some(self.case.label()),
+            text: text.into(),
+        }
+        .tell();
+    }
+
+    /// Notes a figure. `name` is `case/statistic`; the scenario's name comes
+    /// before it, and the kube-proxy mode where it is not the usual one.
+    pub fn figure(&mut self, name: &str, value: f64, unit: &str) {
+        let mode = match self.case.needs.proxy_mode {
+            ProxyMode::Nftables => String::new(),
+            mode => format!("-{mode}"),
+        };
+        let name = match name.split_once('/') {
+            Some((case, statistic)) => format!("{case}{mode}/{statistic}"),
+            None => format!("{name}{mode}"),
+        };
+        self.figures.push(Figure {
+            name: format!("{}/{name}", self.case.scenario),
+            value,
+            unit: unit.to_owned(),
+        });
+    }
+
+    /// Notes a duration in milliseconds.
+    pub fn figure_ms(&mut self, name: &str, duration: Duration) {
+        let tenths = (duration.as_secs_f64() * 10_000.0).round();
+        self.figure(name, tenths / 10.0, "ms");
+    }
+
+    /// Notes the time since `begin` in milliseconds.
+    pub fn figure_since(&mut self, name: &str, begin: Instant) {
+        self.figure_ms(name, begin.elapsed());
+    }
+
+    /// The figures noted so far.
+    pub(super) fn take_figures(&mut self) -> Vec<Figure> {
+        std::mem::take(&mut self.figures)
+    }
+}

@@ -1,0 +1,202 @@
+//! Which cases run, and which of them share a lab.
+
+use super::{Case, Isolation, Kernel, Needs, Scenario};
+use crate::plan::Families;
+
+use super::spec::ProxyMode;
+
+/// What was asked for on the command line.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Names of scenarios; all when empty.
+    pub names: Vec<String>,
+    /// Only with this kube-proxy mode, whatever the scenarios list.
+    pub proxy_mode: Option<ProxyMode>,
+    /// These families in place of those that the scenarios list.
+    pub families: Option<Families>,
+    /// Only scenarios for this kernel.
+    pub kernel: Option<Kernel>,
+    /// How often each case runs.
+    pub repeat: u32,
+}
+
+/// Cases that run in one lab, one after the other.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// What the lab must offer.
+    pub needs: Needs,
+    /// Its cases, in the order of the list.
+    pub cases: Vec<Case>,
+}
+
+/// The cases of the list that were asked for, in its order: one for each
+/// kube-proxy mode of a scenario and each repetition. Names that the list does
+/// not have are the error.
+pub fn cases(list: &'static [Scenario], selection: &Selection) -> Result<Vec<Case>, Vec<String>> {
+    let unknown: Vec<String> = selection
+        .names
+        .iter()
+        .filter(|name| !list.iter().any(|scenario| scenario.name == **name))
+        .cloned()
+        .collect();
+    if !unknown.is_empty() {
+        return Err(unknown);
+    }
+    let mut cases = Vec::new();
+    for round in 1..=selection.repeat.max(1) {
+        for scenario in list {
+            let named =
+                selection.names.is_empty() || selection.names.iter().any(|n| n == scenario.name);
+            if !named {
+                continue;
+            }
+            for &proxy_mode in scenario.proxy_modes {
+                let needs = Needs {
+                    families: selection.families.unwrap_or(scenario.families),
+                    proxy_mode: selection.proxy_mode.unwrap_or(proxy_mode),
+                    ..scenario.needs(proxy_mode)
+                };
+                if selection.kernel.is_some_and(|kernel| kernel != needs.kernel()) {
+                    continue;
+                }
+                let case = Case {
+                    scenario: scenario.name.to_owned(),
+                    round,
+                    needs,
+                };
+                // A mode asked for stands for all that the scenario lists.
+                if !cases.contains(&case) {
+                    cases.push(case);
+                }
+            }
+        }
+    }
+    Ok(cases)
+}
+
+/// Puts cases with equal needs, that bear company, into one lab.
+pub fn groups(list: &'static [Scenario], cases: Vec<Case>) -> Vec<Group> {
+    let mut groups: Vec<(Isolation, u32, Group)> = Vec::new();
+    for case in cases {
+        let isolation = list
+            .iter()
+            .find(|scenario| scenario.name == case.scenario)
+            .map_or(Isolation::Own, |scenario| scenario.isolation);
+        let company = groups.iter_mut().find(|(other, round, group)| {
+            isolation == Isolation::Shared
+                && *other == Isolation::Shared
+                && *round == case.round
+                && group.needs == case.needs
+        });
+        match company {
+            Some((_, _, group)) => group.cases.push(case),
+            None => groups.push((
+                isolation,
+                case.round,
+                Group {
+                    needs: case.needs.clone(),
+                    cases: vec![case],
+                },
+            )),
+        }
+    }
+    groups.into_iter().map(|(_, _, group)| group).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::super::Overlay;
+    use super::*;
+
+    const fn scenario(name: &'static str, isolation: Isolation) -> Scenario {
+        Scenario {
+            name,
+            title: "",
+            isolation,
+            run: |_| async { Ok(()) }.boxed(),
+            ..Scenario::BASE
+        }
+    }
+
+    static LIST: [Scenario; 5] = [
+        Scenario {
+            proxy_modes: &[ProxyMode::Nftables, ProxyMode::Iptables],
+            ..scenario("a", Isolation::Shared)
+        },
+        scenario("b", Isolation::Own),
+        scenario("c", Isolation::Shared),
+        Scenario {
+            overlay: Overlay::FakeCloud,
+            ..scenario("d", Isolation::Shared)
+        },
+        scenario("e", Isolation::Own),
+    ];
+
+    fn select(selection: &Selection) -> Vec<String> {
+        cases(&LIST, selection)
+            .unwrap()
+            .iter()
+            .map(Case::label)
+            .collect()
+    }
+
+    fn grouped(selection: &Selection) -> Vec<Vec<String>> {
+        groups(&LIST, cases(&LIST, selection).unwrap())
+            .iter()
+            .map(|group| group.cases.iter().map(Case::label).collect())
+            .collect()
+    }
+
+    #[test]
+    fn a_scenario_runs_once_for_each_of_its_proxy_modes() {
+        assert_eq!(
+            select(&Selection::default()),
+            ["a", "a (iptables)", "b", "c", "d", "e"]
+        );
+    }
+
+    #[test]
+    fn a_mode_asked_for_takes_the_place_of_the_listed_ones() {
+        let selection = Selection {
+            names: vec!["a".into(), "c".into()],
+            proxy_mode: Some(ProxyMode::Iptables),
+            ..Selection::default()
+        };
+        assert_eq!(select(&selection), ["a (iptables)", "c (iptables)"]);
+    }
+
+    #[test]
+    fn unknown_names_are_told() {
+        let selection = Selection {
+            names: vec!["a".into(), "z".into()],
+            ..Selection::default()
+        };
+        assert_eq!(cases(&LIST, &selection), Err(vec!["z".to_owned()]));
+    }
+
+    #[test]
+    fn only_shared_cases_with_equal_needs_share_a_lab() {
+        assert_eq!(
+            grouped(&Selection::default()),
+            [
+                vec!["a", "c"],
+                vec!["a (iptables)"],
+                vec!["b"],
+                vec!["d"],
+                vec!["e"]
+            ]
+        );
+    }
+
+    #[test]
+    fn every_repetition_has_labs_of_its_own() {
+        let selection = Selection {
+            names: vec!["c".into()],
+            repeat: 2,
+            ..Selection::default()
+        };
+        assert_eq!(grouped(&selection), [["c"], ["c #2"]]);
+    }
+}

@@ -1,0 +1,43 @@
+//! Scenarios: tests of the whole path on real parts, seen from a client
+//! outside the cluster.
+//!
+//! ```text
+//!   herald-lab scenario              the runner: which cases, which labs, verdicts
+//!    ├─ __group (fresh namespaces)   one lab: its cases one after the other
+//!    │    └─ Context                 what a scenario can say and ask
+//!    └─ __group (fresh namespaces)   side by side with the first
+//! ```
+//!
+//! The list is [`crate::scenarios::ALL`]. A scenario is a function of a
+//! [`Context`]; what the context's verbs mean is in the files of this folder,
+//! one for each part of the world: workloads, Services, pools, clients,
+//! Herald itself, the pretend cloud, the audit log.
+
+mod audit;
+mod clients;
+mod cloud;
+mod command;
+mod context;
+mod group;
+mod grouping;
+mod herald;
+mod outcome;
+mod pools;
+mod report;
+mod runner;
+mod services;
+mod spec;
+pub mod wait;
+mod workloads;
+
+pub use audit::{Audit, Request, Rule};
+pub use clients::{Client, Reply};
+pub use cloud::Cloud;
+pub use command::{ScenarioArguments, list};
+pub use context::Context;
+pub use group::run as run_group;
+pub use grouping::{Group, Selection, cases, groups};
+pub use outcome::{Figure, Outcome, Summary, Verdict};
+pub use report::Event;
+pub use services::{Exposing, Family};
+pub use spec::{Case, Isolation, Kernel, Needs, Overlay, ProxyMode, Scenario};

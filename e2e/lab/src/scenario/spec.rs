@@ -1,0 +1,233 @@
+//! What a scenario is: its name, what it needs, and what it does.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::Result;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use super::Context;
+use crate::plan::Families;
+
+/// kube-proxy's mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyMode {
+    /// nftables, the usual one.
+    Nftables,
+    /// iptables.
+    Iptables,
+    /// IPVS, which needs modules that not every kernel has.
+    Ipvs,
+}
+
+impl fmt::Display for ProxyMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+            Self::Ipvs => "ipvs",
+        })
+    }
+}
+
+impl FromStr for ProxyMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "nftables" => Ok(Self::Nftables),
+            "iptables" => Ok(Self::Iptables),
+            "ipvs" => Ok(Self::Ipvs),
+            other => Err(format!("{other:?} is none of nftables, iptables, ipvs")),
+        }
+    }
+}
+
+/// How Herald is installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overlay {
+    /// `deploy/overlays/bare-metal`.
+    BareMetal,
+    /// `deploy/overlays/fake-cloud`.
+    FakeCloud,
+}
+
+impl Overlay {
+    /// The folder's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BareMetal => "bare-metal",
+            Self::FakeCloud => "fake-cloud",
+        }
+    }
+}
+
+/// Which kernel the lab runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kernel {
+    /// The host's own.
+    Host,
+    /// A stock kernel in a virtual machine, for what the host's lacks.
+    Vm,
+}
+
+/// Whether a scenario bears company in its lab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isolation {
+    /// It leaves the lab as it found it: others with the same needs run in
+    /// the same lab, before and after.
+    Shared,
+    /// It breaks nodes, Herald or the API server: a lab for itself.
+    Own,
+}
+
+/// What a lab must offer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Needs {
+    /// Nodes of the cluster.
+    pub nodes: u8,
+    /// Clients outside of it.
+    pub clients: u8,
+    /// IP families.
+    pub families: Families,
+    /// kube-proxy's mode.
+    pub proxy_mode: ProxyMode,
+    /// kube-proxy's `ipvs.strictARP`.
+    pub strict_arp: bool,
+    /// How Herald is installed.
+    pub overlay: Overlay,
+}
+
+impl Needs {
+    /// The kernel on which it can be had.
+    pub const fn kernel(&self) -> Kernel {
+        match self.proxy_mode {
+            ProxyMode::Ipvs => Kernel::Vm,
+            ProxyMode::Nftables | ProxyMode::Iptables => Kernel::Host,
+        }
+    }
+}
+
+impl fmt::Display for Needs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let families = match self.families {
+            Families::Ipv4 => "IPv4",
+            Families::Ipv6 => "IPv6",
+            Families::Dual => "dual-stack",
+        };
+        write!(
+            f,
+            "{} nodes, {} client{}, {families}, {}, {}",
+            self.nodes,
+            self.clients,
+            if self.clients == 1 { "" } else { "s" },
+            self.proxy_mode,
+            self.overlay.name()
+        )?;
+        if self.strict_arp {
+            f.write_str(", strictARP")?;
+        }
+        Ok(())
+    }
+}
+
+/// A scenario: a test of the whole path, seen from a client outside.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// Its name on the command line and in figures.
+    pub name: &'static str,
+    /// What holds when it passes, in a sentence.
+    pub title: &'static str,
+    /// Nodes of the cluster.
+    pub nodes: u8,
+    /// Clients outside of it.
+    pub clients: u8,
+    /// IP families.
+    pub families: Families,
+    /// It runs once with each of these.
+    pub proxy_modes: &'static [ProxyMode],
+    /// kube-proxy's `ipvs.strictARP`, where a mode is IPVS.
+    pub strict_arp: bool,
+    /// How Herald is installed.
+    pub overlay: Overlay,
+    /// Whether it bears company.
+    pub isolation: Isolation,
+    /// What it does.
+    pub run: for<'a> fn(&'a mut Context) -> BoxFuture<'a, Result<()>>,
+}
+
+impl Scenario {
+    /// What most scenarios need; the list says only what differs.
+    pub const BASE: Self = Self {
+        name: "",
+        title: "",
+        nodes: 3,
+        clients: 1,
+        families: Families::Dual,
+        proxy_modes: &[ProxyMode::Nftables],
+        strict_arp: false,
+        overlay: Overlay::BareMetal,
+        isolation: Isolation::Shared,
+        run: |_| Box::pin(async { Ok(()) }),
+    };
+
+    /// What it needs with one of its kube-proxy modes.
+    pub const fn needs(&self, proxy_mode: ProxyMode) -> Needs {
+        Needs {
+            nodes: self.nodes,
+            clients: self.clients,
+            families: self.families,
+            proxy_mode,
+            strict_arp: self.strict_arp && matches!(proxy_mode, ProxyMode::Ipvs),
+            overlay: self.overlay,
+        }
+    }
+}
+
+impl fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scenario").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// One run of a scenario.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Case {
+    /// The scenario's name.
+    pub scenario: String,
+    /// Which repetition, from 1.
+    pub round: u32,
+    /// The lab it runs in.
+    pub needs: Needs,
+}
+
+impl Case {
+    /// The scenario's name, with the kube-proxy mode and the round where they
+    /// are not the usual ones.
+    pub fn label(&self) -> String {
+        let mut label = self.scenario.clone();
+        if self.needs.proxy_mode != ProxyMode::Nftables {
+            label += &format!(" ({})", self.needs.proxy_mode);
+        }
+        if self.round > 1 {
+            label += &format!(" #{}", self.round);
+        }
+        label
+    }
+
+    /// The label as a folder's name.
+    pub fn folder(&self) -> String {
+        let mut folder = self.scenario.clone();
+        if self.needs.proxy_mode != ProxyMode::Nftables {
+            folder += &format!("-{}", self.needs.proxy_mode);
+        }
+        if self.round > 1 {
+            folder += &format!("-{}", self.round);
+        }
+        folder
+    }
+}
