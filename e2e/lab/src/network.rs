@@ -169,7 +169,7 @@ fn configure(spec: &LabSpec, host: Host) -> Result<()> {
                 writeln!(lines, "route add {} via {v4}", plan::pod_cidr_v4(i))?;
             }
             if spec.families.has_v6() {
-                writeln!(lines, "-6 route add {} via {v6}", plan::pod_cidr_v6(i))?;
+                writeln!(lines, "route add {} via {v6}", plan::pod_cidr_v6(i))?;
             }
         }
     }

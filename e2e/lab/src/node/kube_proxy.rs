@@ -1,0 +1,71 @@
+//! kube-proxy, the real one, with the node's own configuration.
+
+use std::fs::{self, File};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use super::spec::NodeSpec;
+use crate::controlplane::write_kubeconfig;
+use crate::plan::{self, Families};
+use crate::process::{NODE, PROCESS};
+
+/// Runs kube-proxy, again whenever it ends.
+pub(super) async fn run(spec: Arc<NodeSpec>) -> Result<()> {
+    let file = configure(&spec)?;
+    let program = spec.programs.get("kube-proxy").context("no program kube-proxy")?;
+    let log = spec.logs.parent().unwrap_or(&spec.logs).join(format!("kube-proxy-{}.log", spec.name));
+    loop {
+        let output = File::options().create(true).append(true).open(&log)?;
+        let mut child = tokio::process::Command::new(program)
+            .arg(format!("--config={}", file.display()))
+            .env(PROCESS, format!("kube-proxy/{}", spec.name))
+            .env(NODE, &spec.name)
+            .stdin(Stdio::null())
+            .stderr(output.try_clone()?)
+            .stdout(output)
+            .spawn()
+            .context("start kube-proxy")?;
+        let status = child.wait().await?;
+        eprintln!("node {}: kube-proxy ended ({status}); starting it again", spec.name);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn configure(spec: &NodeSpec) -> Result<std::path::PathBuf> {
+    let kubeconfig = spec.directory.join("kube-proxy.kubeconfig");
+    write_kubeconfig(&kubeconfig, &spec.api_server, &spec.ca_file, &spec.proxy_token)?;
+    let cluster_cidr = match spec.families {
+        Families::Ipv4 => plan::CLUSTER_CIDR_V4.to_owned(),
+        Families::Ipv6 => plan::CLUSTER_CIDR_V6.to_owned(),
+        Families::Dual => format!("{},{}", plan::CLUSTER_CIDR_V4, plan::CLUSTER_CIDR_V6),
+    };
+    let wildcard = if spec.families.has_v4() { "0.0.0.0" } else { "::" };
+    let bracketed = if spec.families.has_v4() { "0.0.0.0" } else { "[::]" };
+    let quick = json!({"minSyncPeriod": "100ms", "syncPeriod": "30s"});
+    let configuration = json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": spec.proxy_mode,
+        "hostnameOverride": spec.name,
+        "bindAddress": wildcard,
+        "clusterCIDR": cluster_cidr,
+        "healthzBindAddress": format!("{bracketed}:10256"),
+        "metricsBindAddress": "127.0.0.1:10249",
+        "clientConnection": {"kubeconfig": kubeconfig},
+        // These sysctls are read-only outside the first network namespace.
+        "conntrack": {
+            "maxPerCore": 0, "min": 0,
+            "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s",
+        },
+        "nftables": quick,
+        "iptables": quick,
+        "ipvs": {"strictARP": spec.strict_arp, "minSyncPeriod": "100ms", "syncPeriod": "30s"},
+    });
+    let file = spec.directory.join("kube-proxy.json");
+    fs::write(&file, serde_json::to_vec_pretty(&configuration)?)?;
+    Ok(file)
+}
