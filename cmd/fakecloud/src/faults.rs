@@ -214,6 +214,7 @@ pub struct Faults {
     next: u64,
     armed: Vec<Fault>,
     held: BTreeMap<u64, (HeldCall, Instant)>,
+    holding: watch::Sender<usize>,
     released: watch::Sender<u64>,
 }
 
@@ -223,6 +224,7 @@ impl Default for Faults {
             next: 1,
             armed: Vec::new(),
             held: BTreeMap::new(),
+            holding: watch::Sender::new(0),
             released: watch::Sender::new(0),
         }
     }
@@ -294,12 +296,20 @@ impl Faults {
     /// changes.
     pub fn hold(&mut self, call: HeldCall, now: Instant) -> watch::Receiver<u64> {
         self.held.insert(call.call, (call, now));
+        self.holding.send_replace(self.held.len());
         self.released.subscribe()
     }
 
     /// Notes that a call hangs no longer.
     pub fn let_go(&mut self, call: u64) {
-        self.held.remove(&call);
+        if self.held.remove(&call).is_some() {
+            self.holding.send_replace(self.held.len());
+        }
+    }
+
+    /// How many calls hang, for those who wait for the next.
+    pub fn holding(&self) -> watch::Receiver<usize> {
+        self.holding.subscribe()
     }
 
     /// Lets every call of kind `hold` go on; how many there were.

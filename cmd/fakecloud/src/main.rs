@@ -155,7 +155,7 @@ async fn main() -> anyhow::Result<()> {
     let metrics_address = args.metrics_bind_address;
     let server = Server::start(args.config()).await?;
     let mut registry = Registry::default();
-    server.metrics().register(&mut registry);
+    server.shared().metrics.register(&mut registry);
     let health = Health::new();
     health.set_ready(true);
     let cancel = CancellationToken::new();

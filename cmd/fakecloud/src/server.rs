@@ -16,7 +16,6 @@ use crate::api;
 use crate::calls::CallLog;
 use crate::datapath::Supervisor;
 use crate::faults::Faults;
-use crate::metrics::Metrics;
 use crate::route::Limits;
 use crate::shared::{Account, Shared};
 use crate::state::{Cloud, Quotas, Settings};
@@ -101,7 +100,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    metrics: Metrics,
+    shared: Arc<Shared>,
     cancel: CancellationToken,
     tasks: TaskTracker,
 }
@@ -132,7 +131,6 @@ impl Server {
                 .map(|limit| TokenBucket::new(limit.rate, limit.burst, Instant::now())),
         };
         let shared = Arc::new(Shared::new(account, cancel.clone()));
-        let metrics = shared.metrics.clone();
         let tasks = TaskTracker::new();
         let router = api::router(Arc::clone(&shared));
         let stop = cancel.clone();
@@ -145,7 +143,7 @@ impl Server {
             }
         });
         let supervisor = Supervisor {
-            shared,
+            shared: Arc::clone(&shared),
             addresses,
             limits: config.limits,
             hosts_file: config.hosts_file,
@@ -155,7 +153,7 @@ impl Server {
         tracing::info!(%address, "the cloud is open");
         Ok(Self {
             address,
-            metrics,
+            shared,
             cancel,
             tasks,
         })
@@ -171,9 +169,10 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// Its metrics.
-    pub const fn metrics(&self) -> &Metrics {
-        &self.metrics
+    /// What the API and the data path share: metrics, and for tests in the same
+    /// process the whole account.
+    pub const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Ends calls and connections, takes addresses back from the interface,
