@@ -14,7 +14,9 @@ use crate::faults::{self, Direction};
 use crate::lab::{Lab, LabSpec};
 use crate::network::Network;
 use crate::plan::Families;
+use crate::prober::ProbeArguments;
 use crate::running::{self, Running};
+use crate::scenario::{self, ScenarioArguments};
 use crate::{assets, init, node, process};
 
 /// A Kubernetes cluster on one machine, out of network namespaces: real
@@ -57,8 +59,28 @@ enum Command {
         #[command(subcommand)]
         fault: Fault,
     },
+    /// Measure from a host: numbered probes at a fixed rate, what was lost, the
+    /// longest time without an answer.
+    Probe {
+        #[command(flatten)]
+        lab: NameArgs,
+        /// Name of the host.
+        host: String,
+        #[command(flatten)]
+        probe: ProbeArguments,
+    },
+    /// Run scenarios, each in a lab made for it.
+    Scenario(ScenarioArguments),
+    /// Run the scenarios that measure something.
+    Bench(ScenarioArguments),
+    /// Show the scenarios.
+    List,
     /// Build the control plane's programs, if need be, and say where they are.
     Assets,
+    #[command(name = "__probe", hide = true)]
+    ProbeHere(ProbeArguments),
+    #[command(name = "__group", hide = true)]
+    Group { plan: String },
     #[command(name = "__init", hide = true)]
     Init {
         #[arg(long)]
@@ -199,6 +221,22 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 println!("{name} {}", path.display());
             }
         }
+        Command::Probe { lab, host, probe } => {
+            if !running::inside() {
+                return Running::named(&lab.name)?.enter();
+            }
+            let error = probe.in_host(&host, &std::env::current_exe()?).exec();
+            return Err(error).with_context(|| format!("probe from {host}"));
+        }
+        Command::ProbeHere(probe) => {
+            if !runtime()?.block_on(probe.run())? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Scenario(args) => return runtime()?.block_on(args.run()),
+        Command::Bench(args) => return runtime()?.block_on(args.bench()),
+        Command::List => print!("{}", scenario::list()),
+        Command::Group { plan } => runtime()?.block_on(scenario::run_group(&plan))?,
         Command::Exec { lab, host, command } => {
             if !running::inside() {
                 return Running::named(&lab.name)?.enter();

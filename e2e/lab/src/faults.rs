@@ -94,7 +94,7 @@ pub fn crash_node(lab: &Lab, node: &str) -> Result<()> {
 pub fn boot_node(lab: &Lab, node: &str) -> Result<()> {
     let host = node_host(lab, node)?;
     // What a reboot would clear: pod networks and kube-proxy's rules.
-    let script = "for l in $(ip -o link | grep -o 'pod[^@: ]*'); do ip link del $l; done; \
+    let script = "for l in $(ip -o link | grep -o 'veth[^@: ]*'); do ip link del $l; done; \
                   nft flush ruleset; conntrack -F 2>/dev/null; true";
     let status = process::in_host(Some(node), Path::new("sh"))
         .args(["-c", script])

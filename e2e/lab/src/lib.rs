@@ -1,6 +1,7 @@
 //! A Kubernetes cluster on one machine, out of network namespaces.
 
 pub mod assets;
+pub mod capture;
 pub mod cli;
 pub mod controlplane;
 pub mod duration;
@@ -11,6 +12,9 @@ pub mod lab;
 pub mod network;
 pub mod node;
 pub mod plan;
+pub mod prober;
 pub mod process;
 mod running;
+pub mod scenario;
+pub mod scenarios;
 pub mod vm;

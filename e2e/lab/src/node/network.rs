@@ -1,5 +1,5 @@
 //! Pod networks: a namespace for each pod, joined to the node by a veth pair,
-//! with an on-link gateway that the node answers for.
+//! with an on-link gateway, the same on every pod's wire.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -77,7 +77,7 @@ impl PodNetworks {
             index,
             indices: self.indices.clone(),
         };
-        network.connect(&format!("pod{short}"))?;
+        network.connect(&format!("veth{short}"))?;
         Ok(network)
     }
 }
@@ -99,6 +99,7 @@ impl PodNetwork {
         for address in &self.addresses {
             match address {
                 IpAddr::V4(address) => {
+                    writeln!(node, "addr add 169.254.1.1/32 dev {port} scope link")?;
                     writeln!(node, "route add {address}/32 dev {port}")?;
                     writeln!(pod, "addr add {address}/32 dev eth0")?;
                     writeln!(pod, "route add 169.254.1.1 dev eth0 scope link")?;
@@ -113,8 +114,6 @@ impl PodNetwork {
             }
         }
         batch(None, &node)?;
-        // The node answers for the gateway, whose address nobody has.
-        std::fs::write(format!("/proc/sys/net/ipv4/conf/{port}/proxy_arp"), "1")?;
         batch(Some(namespace), &pod)
     }
 }

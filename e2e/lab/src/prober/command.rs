@@ -1,13 +1,14 @@
 //! `herald-lab probe`: the prober for people, and as a child of scenarios.
 
+use std::io::Read;
 use std::num::NonZeroU16;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::{Options, Output, Target, run};
 use crate::{duration, process};
@@ -54,7 +55,7 @@ impl ProbeArguments {
     pub fn in_host(&self, host: &str, program: &Path) -> std::process::Command {
         let mut command = process::in_host(Some(host), program);
         command
-            .arg("probe")
+            .arg("__probe")
             .args(["--rate", &self.rate.to_string()])
             .args(["--timeout", &format!("{}ms", self.timeout.as_millis())]);
         if let Some(duration) = self.duration {
@@ -96,9 +97,8 @@ fn stopped(
         };
         let closed = async {
             if until_eof {
-                // Whatever is read, even an error: the end is what counts.
-                let mut sink = Vec::new();
-                let _ = tokio::io::stdin().read_to_end(&mut sink).await;
+                // Dropping the sender is a signal too.
+                let _ = end_of_input().await;
             } else {
                 std::future::pending::<()>().await;
             }
@@ -110,4 +110,15 @@ fn stopped(
             _ = terminated.recv() => {}
         }
     })
+}
+
+/// Told at the end of standard input, by a thread that waits for it.
+fn end_of_input() -> oneshot::Receiver<()> {
+    let (ended, told) = oneshot::channel();
+    std::thread::spawn(move || {
+        // Whatever is read, even an error: the end is what counts.
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        ended.send(())
+    });
+    told
 }

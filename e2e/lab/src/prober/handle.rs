@@ -40,7 +40,7 @@ impl Prober {
             .context("find this program's own path")?;
         let mut command = Command::from(process::in_host(Some(host), &program));
         command
-            .args(["probe", "--json", "--until-eof"])
+            .args(["__probe", "--json", "--until-eof"])
             .args(["--rate", &options.rate.to_string()])
             .args(["--timeout", &format!("{}ms", options.timeout.as_millis())])
             .arg(options.target.to_string())
@@ -69,16 +69,33 @@ impl Probing {
 
     /// Waits until `count` more probes have been answered than now.
     pub async fn wait_answered(&mut self, count: u64) -> Result<()> {
-        // What was told may be older than this call, and one more telling may
-        // be on its way: the second from now is news.
-        for _ in 0..2 {
-            self.changed(count).await?;
+        self.wait_answered_for(PATIENCE, count).await
+    }
+
+    /// [`Self::wait_answered`] with another limit.
+    pub async fn wait_answered_for(&mut self, limit: Duration, count: u64) -> Result<()> {
+        let answers = async {
+            // What was told may be older than this call, and one more telling
+            // may be on its way: the second from now is news.
+            for _ in 0..2 {
+                self.progress.changed().await?;
+            }
+            let enough = self.progress().answered + count;
+            while self.progress().answered < enough {
+                self.progress.changed().await?;
+            }
+            Ok::<_, watch::error::RecvError>(())
+        };
+        match timeout(limit, answers).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => bail!("the prober of {} ended too early", self.target),
+            Err(_) => bail!(
+                "waited {} s for {count} answers from {}: {:?}",
+                limit.as_secs(),
+                self.target,
+                self.progress()
+            ),
         }
-        let enough = self.progress().answered + count;
-        while self.progress().answered < enough {
-            self.changed(count).await?;
-        }
-        Ok(())
     }
 
     /// Ends the probing, waits for what is under way, and tells the whole.
@@ -90,19 +107,6 @@ impl Probing {
         let status = self.child.wait().await?;
         ensure!(status.success(), "the prober ended with {status}");
         Ok(report)
-    }
-
-    async fn changed(&mut self, count: u64) -> Result<()> {
-        match timeout(PATIENCE, self.progress.changed()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => bail!("the prober of {} ended too early", self.target),
-            Err(_) => bail!(
-                "waited {} s for {count} answers from {}: {:?}",
-                PATIENCE.as_secs(),
-                self.target,
-                self.progress()
-            ),
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   scenario (the lab's process)           child in the client's network namespace
-//!   Prober::start ------ spawn ----------> herald-lab probe --json TARGET
+//!   Prober::start ------ spawn ----------> herald-lab __probe TARGET
 //!   Probing::wait_answered <-- stdout ---- {"event":"progress", ...}
 //!   Probing::stop ------ stdin ends -----> sends no more, waits for what is under way
 //!   ProbeReport <------------ stdout ----- {"event":"report", ...}

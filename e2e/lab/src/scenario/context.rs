@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 
-use super::{Case, Event, Figure, ProxyMode, wait};
+use super::{Case, Event, ProxyMode, Sample, wait};
 use crate::lab::Lab;
 use crate::plan::Families;
 
@@ -29,7 +29,7 @@ pub struct Context {
     block: u8,
     directory: PathBuf,
     namespace: String,
-    figures: Vec<Figure>,
+    samples: Vec<Sample>,
 }
 
 impl Context {
@@ -45,7 +45,7 @@ impl Context {
             block,
             directory,
             namespace,
-            figures: Vec::new(),
+            samples: Vec::new(),
         };
         let namespaces: Api<Namespace> = Api::all(context.kube());
         let namespace = serde_json::from_value(json!({
@@ -145,6 +145,11 @@ impl Context {
         (1..=self.case.needs.nodes).map(|i| format!("n{i}")).collect()
     }
 
+    /// How many nodes there are.
+    pub const fn node_count(&self) -> u8 {
+        self.case.needs.nodes
+    }
+
     /// Where the scenario keeps captures and what else it wants to keep.
     pub fn directory(&self) -> &Path {
         &self.directory
@@ -164,37 +169,34 @@ impl Context {
         .tell();
     }
 
-    /// Notes a figure. `name` is `case/statistic`; the scenario's name comes
-    /// before it, and the kube-proxy mode where it is not the usual one.
-    pub fn figure(&mut self, name: &str, value: f64, unit: &str) {
+    /// Notes a measurement of `what`, a word or two with dashes. The summary
+    /// tells its statistics under the scenario's name, with the kube-proxy
+    /// mode where it is not the usual one.
+    pub fn measured(&mut self, what: &str, value: f64, unit: &str) {
         let mode = match self.case.needs.proxy_mode {
             ProxyMode::Nftables => String::new(),
             mode => format!("-{mode}"),
         };
-        let name = match name.split_once('/') {
-            Some((case, statistic)) => format!("{case}{mode}/{statistic}"),
-            None => format!("{name}{mode}"),
-        };
-        self.figures.push(Figure {
-            name: format!("{}/{name}", self.case.scenario),
+        self.samples.push(Sample {
+            name: format!("{}/{what}{mode}", self.case.scenario),
             value,
             unit: unit.to_owned(),
         });
     }
 
     /// Notes a duration in milliseconds.
-    pub fn figure_ms(&mut self, name: &str, duration: Duration) {
+    pub fn measured_ms(&mut self, what: &str, duration: Duration) {
         let tenths = (duration.as_secs_f64() * 10_000.0).round();
-        self.figure(name, tenths / 10.0, "ms");
+        self.measured(what, tenths / 10.0, "ms");
     }
 
     /// Notes the time since `begin` in milliseconds.
-    pub fn figure_since(&mut self, name: &str, begin: Instant) {
-        self.figure_ms(name, begin.elapsed());
+    pub fn measured_since(&mut self, what: &str, begin: Instant) {
+        self.measured_ms(what, begin.elapsed());
     }
 
-    /// The figures noted so far.
-    pub(super) fn take_figures(&mut self) -> Vec<Figure> {
-        std::mem::take(&mut self.figures)
+    /// The measurements noted so far.
+    pub(super) fn take_samples(&mut self) -> Vec<Sample> {
+        std::mem::take(&mut self.samples)
     }
 }

@@ -1,6 +1,6 @@
 //! Which cases run, and which of them share a lab.
 
-use super::{Case, Isolation, Kernel, Needs, Scenario};
+use super::{Case, Isolation, Needs, Scenario};
 use crate::plan::Families;
 
 use super::spec::ProxyMode;
@@ -14,8 +14,6 @@ pub struct Selection {
     pub proxy_mode: Option<ProxyMode>,
     /// These families in place of those that the scenarios list.
     pub families: Option<Families>,
-    /// Only scenarios for this kernel.
-    pub kernel: Option<Kernel>,
     /// How often each case runs.
     pub repeat: u32,
 }
@@ -56,9 +54,6 @@ pub fn cases(list: &'static [Scenario], selection: &Selection) -> Result<Vec<Cas
                     proxy_mode: selection.proxy_mode.unwrap_or(proxy_mode),
                     ..scenario.needs(proxy_mode)
                 };
-                if selection.kernel.is_some_and(|kernel| kernel != needs.kernel()) {
-                    continue;
-                }
                 let case = Case {
                     scenario: scenario.name.to_owned(),
                     round,

@@ -13,31 +13,30 @@
 //! one for each part of the world: workloads, Services, pools, clients,
 //! Herald itself, the pretend cloud, the audit log.
 
-mod audit;
-mod clients;
+pub mod audit;
+pub mod clients;
 mod cloud;
 mod command;
 mod context;
 mod group;
 mod grouping;
-mod herald;
+pub mod herald;
 mod outcome;
 mod pools;
 mod report;
 mod runner;
-mod services;
+pub mod services;
 mod spec;
 pub mod wait;
-mod workloads;
+pub mod workloads;
 
-pub use audit::{Audit, Request, Rule};
-pub use clients::{Client, Reply};
+pub use clients::Client;
 pub use cloud::Cloud;
 pub use command::{ScenarioArguments, list};
 pub use context::Context;
 pub use group::run as run_group;
 pub use grouping::{Group, Selection, cases, groups};
-pub use outcome::{Figure, Outcome, Summary, Verdict};
+pub use outcome::{Figure, Outcome, Sample, Summary, Verdict};
 pub use report::Event;
-pub use services::{Exposing, Family};
+pub use services::Family;
 pub use spec::{Case, Isolation, Kernel, Needs, Overlay, ProxyMode, Scenario};

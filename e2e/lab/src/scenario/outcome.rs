@@ -5,8 +5,19 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// A measured value.
+/// One measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// What was measured: `scenario/case`.
+    pub name: String,
+    /// The value.
+    pub value: f64,
+    /// Its unit: `ms`, `probes`, `MiB`.
+    pub unit: String,
+}
+
+/// What the samples of one name say together.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figure {
     /// `scenario/case/statistic`.
     pub name: String,
@@ -52,13 +63,13 @@ pub struct Outcome {
     /// How long it took, in seconds, without the lab's start.
     pub seconds: f64,
     /// What it measured.
-    pub figures: Vec<Figure>,
+    pub samples: Vec<Sample>,
     /// Where its logs were kept.
     pub logs: Option<PathBuf>,
 }
 
 /// Everything that a run has to say at its end.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
     /// All cases, in the order of the list.
     pub outcomes: Vec<Outcome>,
@@ -80,6 +91,33 @@ impl Summary {
         )
     }
 
+    /// What was measured: for each name the largest sample, and the median
+    /// where there are several.
+    pub fn figures(&self) -> Vec<Figure> {
+        let mut names: Vec<(&str, &str, Vec<f64>)> = Vec::new();
+        for sample in self.outcomes.iter().flat_map(|outcome| &outcome.samples) {
+            match names.iter_mut().find(|(name, ..)| *name == sample.name) {
+                Some((.., values)) => values.push(sample.value),
+                None => names.push((&sample.name, &sample.unit, vec![sample.value])),
+            }
+        }
+        let mut figures = Vec::new();
+        for (name, unit, mut values) in names {
+            values.sort_by(f64::total_cmp);
+            let figure = |statistic: &str, value: f64| Figure {
+                name: format!("{name}/{statistic}"),
+                value,
+                unit: unit.to_owned(),
+            };
+            if values.len() > 1 {
+                // Of an even number the upper one: no value that nobody saw.
+                figures.push(figure("median", values[values.len() / 2]));
+            }
+            figures.extend(values.last().map(|max| figure("max", *max)));
+        }
+        figures
+    }
+
     /// Whether nothing failed and something passed: a run in which all was
     /// skipped proved nothing.
     pub fn is_success(&self) -> bool {
@@ -92,7 +130,7 @@ impl fmt::Display for Summary {
     /// Figures, a table of the cases, and the closing line
     /// `N passed, N failed, N skipped`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for figure in self.outcomes.iter().flat_map(|outcome| &outcome.figures) {
+        for figure in self.figures() {
             writeln!(f, "{figure}")?;
         }
         let width = self
@@ -135,7 +173,7 @@ mod tests {
             case: case.into(),
             verdict,
             seconds: 1.25,
-            figures: Vec::new(),
+            samples: Vec::new(),
             logs: Some("target/herald-lab/x".into()),
         }
     }
@@ -145,11 +183,7 @@ mod tests {
         let summary = Summary {
             outcomes: vec![
                 Outcome {
-                    figures: vec![Figure {
-                        name: "node-crash/gap/max".into(),
-                        value: 2310.0,
-                        unit: "ms".into(),
-                    }],
+                    samples: samples(&[2310.0]),
                     ..outcome("node-crash", Verdict::Passed)
                 },
                 outcome("expose", Verdict::Failed("no answer\nlog".into())),
@@ -168,6 +202,41 @@ mod tests {
              1 passed, 1 failed, 1 skipped\n"
         );
         assert!(!summary.is_success());
+    }
+
+    fn samples(values: &[f64]) -> Vec<Sample> {
+        values
+            .iter()
+            .map(|value| Sample {
+                name: "node-crash/gap".into(),
+                value: *value,
+                unit: "ms".into(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn samples_of_all_rounds_make_one_figure() {
+        let summary = Summary {
+            outcomes: vec![
+                Outcome {
+                    samples: samples(&[5.0, 1.0]),
+                    ..outcome("node-crash", Verdict::Passed)
+                },
+                Outcome {
+                    samples: samples(&[3.0]),
+                    ..outcome("node-crash #2", Verdict::Passed)
+                },
+            ],
+        };
+        let lines: Vec<String> = summary.figures().iter().map(Figure::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "figure node-crash/gap/median 3 ms",
+                "figure node-crash/gap/max 5 ms"
+            ]
+        );
     }
 
     #[test]

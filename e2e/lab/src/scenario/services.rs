@@ -134,6 +134,12 @@ impl Context {
             .delete(name, &DeleteParams::default())
             .await
             .with_context(|| format!("delete Service {name}"))?;
+        self.service_is_gone(name).await
+    }
+
+    /// Waits until a Service is gone.
+    pub async fn service_is_gone(&self, name: &str) -> Result<()> {
+        let services: Api<Service> = self.api();
         wait::object(services, name, &format!("Service {name} to be gone"), |service| {
             service.is_none().then_some(())
         })

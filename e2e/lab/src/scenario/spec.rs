@@ -128,8 +128,8 @@ impl fmt::Display for Needs {
             self.proxy_mode,
             self.overlay.name()
         )?;
-        if self.strict_arp {
-            f.write_str(", strictARP")?;
+        if !self.strict_arp {
+            f.write_str(", strictARP off")?;
         }
         Ok(())
     }
@@ -156,6 +156,8 @@ pub struct Scenario {
     pub overlay: Overlay,
     /// Whether it bears company.
     pub isolation: Isolation,
+    /// Whether it measures something worth a bench.
+    pub measures: bool,
     /// What it does.
     pub run: for<'a> fn(&'a mut Context) -> BoxFuture<'a, Result<()>>,
 }
@@ -169,9 +171,10 @@ impl Scenario {
         clients: 1,
         families: Families::Dual,
         proxy_modes: &[ProxyMode::Nftables],
-        strict_arp: false,
+        strict_arp: true,
         overlay: Overlay::BareMetal,
         isolation: Isolation::Shared,
+        measures: false,
         run: |_| Box::pin(async { Ok(()) }),
     };
 
@@ -182,7 +185,8 @@ impl Scenario {
             clients: self.clients,
             families: self.families,
             proxy_mode,
-            strict_arp: self.strict_arp && matches!(proxy_mode, ProxyMode::Ipvs),
+            // Only IPVS knows it; elsewhere it must not keep labs apart.
+            strict_arp: self.strict_arp || !matches!(proxy_mode, ProxyMode::Ipvs),
             overlay: self.overlay,
         }
     }
