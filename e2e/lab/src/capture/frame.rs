@@ -241,7 +241,10 @@ mod tests {
             .filter_map(|c| (c as char).to_digit(16))
             .map(|digit| u8::try_from(digit).unwrap())
             .collect();
-        digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+        digits
+            .chunks(2)
+            .map(|pair| pair[0] << 4 | pair[1])
+            .collect()
     }
 
     fn read(hex: &str) -> Frame {
@@ -287,7 +290,10 @@ mod tests {
         let frame = read(GRATUITOUS);
         assert!(frame.announces(vip4()));
         assert!(!frame.asks_for(vip4()));
-        assert_eq!(frame.claims(vip4()).unwrap().to_string(), "02:00:00:00:00:01");
+        assert_eq!(
+            frame.claims(vip4()).unwrap().to_string(),
+            "02:00:00:00:00:01"
+        );
     }
 
     #[test]
@@ -314,7 +320,10 @@ mod tests {
         assert!(said.overrides && !said.solicited && !said.router);
         assert_eq!(said.hop_limit, 255);
         assert!(frame.announces(vip6()));
-        assert_eq!(frame.claims(vip6()).unwrap().to_string(), "02:00:00:00:00:01");
+        assert_eq!(
+            frame.claims(vip6()).unwrap().to_string(),
+            "02:00:00:00:00:01"
+        );
     }
 
     #[test]

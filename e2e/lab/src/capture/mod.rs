@@ -28,8 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The filter for all that [`Frame`] reads: ARP, and neighbour discovery
 /// behind a plain IPv6 header.
-pub const NEIGHBOURS: &str =
-    "arp or (icmp6 and (ip6[40] == 135 or ip6[40] == 136))";
+pub const NEIGHBOURS: &str = "arp or (icmp6 and (ip6[40] == 135 or ip6[40] == 136))";
 
 /// A running capture.
 #[derive(Debug)]
@@ -52,7 +51,16 @@ impl Capture {
         // Written at once (-U), seen at once (--immediate-mode), as the user
         // who may write the file (-Z).
         command
-            .args(["-i", interface, "-n", "-U", "--immediate-mode", "-Z", "root", "-w"])
+            .args([
+                "-i",
+                interface,
+                "-n",
+                "-U",
+                "--immediate-mode",
+                "-Z",
+                "root",
+                "-w",
+            ])
             .arg(file)
             .arg(filter)
             .stdin(Stdio::null())

@@ -114,14 +114,29 @@ mod tests {
                 0..43 => 0,
                 _ => 1,
             };
-            assert_eq!(records(&whole[..length]).unwrap().len(), expected, "{length}");
+            assert_eq!(
+                records(&whole[..length]).unwrap().len(),
+                expected,
+                "{length}"
+            );
         }
     }
 
     #[test]
     fn both_byte_orders_and_resolutions_are_read() {
         let mut big = Vec::new();
-        for word in [0xa1b2_3c4d_u32, 0x0002_0004, 0, 0, 0x4_0000, 1, 7, 2_000_000, 1, 1] {
+        for word in [
+            0xa1b2_3c4d_u32,
+            0x0002_0004,
+            0,
+            0,
+            0x4_0000,
+            1,
+            7,
+            2_000_000,
+            1,
+            1,
+        ] {
             big.extend_from_slice(&word.to_be_bytes());
         }
         big.push(9);

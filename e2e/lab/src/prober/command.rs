@@ -39,7 +39,11 @@ pub struct ProbeArguments {
 impl ProbeArguments {
     /// Probes from where this process stands. True if any probe was answered.
     pub async fn run(self) -> Result<bool> {
-        let output = if self.json { Output::Json } else { Output::Text };
+        let output = if self.json {
+            Output::Json
+        } else {
+            Output::Text
+        };
         let options = Options {
             target: self.target,
             rate: self.rate,
@@ -78,10 +82,7 @@ fn rate(text: &str) -> Result<NonZeroU16, String> {
 }
 
 /// Ready at the end of the time, at a signal, or at the end of standard input.
-fn stopped(
-    duration: Option<Duration>,
-    until_eof: bool,
-) -> Result<impl Future<Output = ()>> {
+fn stopped(duration: Option<Duration>, until_eof: bool) -> Result<impl Future<Output = ()>> {
     ensure!(
         duration.is_none_or(|duration| !duration.is_zero()),
         "--for 0 would send no probe"

@@ -140,7 +140,12 @@ mod tests {
 
     #[test]
     fn what_is_no_target_is_refused() {
-        for text in ["192.0.2.1:9000", "udp://192.0.2.1", "sctp://192.0.2.1:1", "udp://h:1/x"] {
+        for text in [
+            "192.0.2.1:9000",
+            "udp://192.0.2.1",
+            "sctp://192.0.2.1:1",
+            "udp://h:1/x",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text:?} was taken");
         }
     }

@@ -85,9 +85,12 @@ impl Context {
             .delete(&self.namespace, &DeleteParams::default())
             .await
             .context("delete the scenario's namespace")?;
-        wait::object(namespaces, &self.namespace, "the namespace to be gone", |namespace| {
-            namespace.is_none().then_some(())
-        })
+        wait::object(
+            namespaces,
+            &self.namespace,
+            "the namespace to be gone",
+            |namespace| namespace.is_none().then_some(()),
+        )
         .await
     }
 
@@ -142,7 +145,9 @@ impl Context {
 
     /// Names of the nodes.
     pub fn nodes(&self) -> Vec<String> {
-        (1..=self.case.needs.nodes).map(|i| format!("n{i}")).collect()
+        (1..=self.case.needs.nodes)
+            .map(|i| format!("n{i}"))
+            .collect()
     }
 
     /// How many nodes there are.

@@ -155,7 +155,7 @@ impl fmt::Display for Summary {
             let line = format!("{word:<8} {:<width$} {time:>7}  {why}", outcome.case);
             writeln!(f, "{}", line.trim_end())?;
             if let (Verdict::Failed(_), Some(logs)) = (&outcome.verdict, &outcome.logs) {
-                writeln!(f, "{:9}{:<width$}          logs: {}", "", "", logs.display())?;
+                writeln!(f, "         logs: {}", logs.display())?;
             }
         }
         let (passed, failed, skipped) = self.counts();

@@ -38,7 +38,11 @@ impl Context {
     /// `count` addresses from a place of the scenario's own block, as a pool's
     /// range.
     pub fn range(&self, family: Family, offset: u8, count: u8) -> String {
-        format!("{}-{}", self.nth(family, offset), self.nth(family, offset + count - 1))
+        format!(
+            "{}-{}",
+            self.nth(family, offset),
+            self.nth(family, offset + count - 1)
+        )
     }
 
     /// A pool of `count` addresses of each of the cluster's families, and its
@@ -124,7 +128,9 @@ impl Context {
     /// Deletes a pool of the scenario.
     pub async fn delete_pool(&self, name: &str) -> Result<()> {
         let pools: Api<IPAddressPool> = self.herald_api();
-        pools.delete(&self.pool_name(name), &DeleteParams::default()).await?;
+        pools
+            .delete(&self.pool_name(name), &DeleteParams::default())
+            .await?;
         Ok(())
     }
 
@@ -172,9 +178,13 @@ impl Context {
     pub(super) async fn delete_pools(&self) -> Result<()> {
         let mine = ListParams::default().labels(&format!("{LABEL}={}", self.namespace()));
         let pools: Api<IPAddressPool> = self.herald_api();
-        pools.delete_collection(&DeleteParams::default(), &mine).await?;
+        pools
+            .delete_collection(&DeleteParams::default(), &mine)
+            .await?;
         let advertisements: Api<L2Advertisement> = self.herald_api();
-        advertisements.delete_collection(&DeleteParams::default(), &mine).await?;
+        advertisements
+            .delete_collection(&DeleteParams::default(), &mine)
+            .await?;
         Ok(())
     }
 }

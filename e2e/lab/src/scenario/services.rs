@@ -74,18 +74,25 @@ impl Context {
     pub fn ip_families(&self) -> Vec<Family> {
         let families = self.families();
         let v4 = families.has_v4().then_some(Family::V4);
-        v4.into_iter().chain(families.has_v6().then_some(Family::V6)).collect()
+        v4.into_iter()
+            .chain(families.has_v6().then_some(Family::V6))
+            .collect()
     }
 
     /// Waits until a Service has an address of each of its families, and
     /// returns them.
     pub async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>> {
-        wait::object(self.api(), name, &format!("Service {name} to have its addresses"), |service| {
-            let service: &Service = service?;
-            let wanted = service.spec.as_ref()?.ip_families.as_ref()?.len();
-            let addresses = ingress_addresses(service);
-            (addresses.len() == wanted).then_some(addresses)
-        })
+        wait::object(
+            self.api(),
+            name,
+            &format!("Service {name} to have its addresses"),
+            |service| {
+                let service: &Service = service?;
+                let wanted = service.spec.as_ref()?.ip_families.as_ref()?.len();
+                let addresses = ingress_addresses(service);
+                (addresses.len() == wanted).then_some(addresses)
+            },
+        )
         .await
     }
 
@@ -105,16 +112,22 @@ impl Context {
 
     /// Waits until a Service has no address.
     pub async fn no_addresses(&self, name: &str) -> Result<()> {
-        wait::object(self.api(), name, &format!("Service {name} to lose its addresses"), |service| {
-            ingress_addresses(service?).is_empty().then_some(())
-        })
+        wait::object(
+            self.api(),
+            name,
+            &format!("Service {name} to lose its addresses"),
+            |service| ingress_addresses(service?).is_empty().then_some(()),
+        )
         .await
     }
 
     /// A Service as it stands.
     pub async fn service(&self, name: &str) -> Result<Service> {
         let services: Api<Service> = self.api();
-        services.get(name).await.with_context(|| format!("read Service {name}"))
+        services
+            .get(name)
+            .await
+            .with_context(|| format!("read Service {name}"))
     }
 
     /// Changes a Service (JSON merge patch).
@@ -140,9 +153,12 @@ impl Context {
     /// Waits until a Service is gone.
     pub async fn service_is_gone(&self, name: &str) -> Result<()> {
         let services: Api<Service> = self.api();
-        wait::object(services, name, &format!("Service {name} to be gone"), |service| {
-            service.is_none().then_some(())
-        })
+        wait::object(
+            services,
+            name,
+            &format!("Service {name} to be gone"),
+            |service| service.is_none().then_some(()),
+        )
         .await
     }
 
@@ -196,7 +212,10 @@ impl Context {
         addresses: &[IpAddr],
         ports: Value,
     ) -> Result<()> {
-        let family = addresses.first().map(Family::of).context("an EndpointSlice needs an endpoint")?;
+        let family = addresses
+            .first()
+            .map(Family::of)
+            .context("an EndpointSlice needs an endpoint")?;
         let slices: Api<EndpointSlice> = self.api();
         let slice = serde_json::from_value(json!({
             "metadata": {
@@ -213,7 +232,10 @@ impl Context {
                 .collect::<Vec<_>>(),
             "ports": ports,
         }))?;
-        slices.create(&PostParams::default(), &slice).await.context("create an EndpointSlice")?;
+        slices
+            .create(&PostParams::default(), &slice)
+            .await
+            .context("create an EndpointSlice")?;
         Ok(())
     }
 }
@@ -229,7 +251,8 @@ impl Exposing<'_> {
 
     /// `externalTrafficPolicy: Local`.
     pub fn local(mut self) -> Self {
-        self.spec.insert("externalTrafficPolicy".into(), "Local".into());
+        self.spec
+            .insert("externalTrafficPolicy".into(), "Local".into());
         self
     }
 
@@ -247,8 +270,10 @@ impl Exposing<'_> {
 
     /// Only this family.
     pub fn only(mut self, family: Family) -> Self {
-        self.spec.insert("ipFamilyPolicy".into(), "SingleStack".into());
-        self.spec.insert("ipFamilies".into(), json!([family.name()]));
+        self.spec
+            .insert("ipFamilyPolicy".into(), "SingleStack".into());
+        self.spec
+            .insert("ipFamilies".into(), json!([family.name()]));
         self
     }
 
@@ -279,7 +304,9 @@ impl Exposing<'_> {
     /// Makes the Service; returns when the API server has taken it.
     pub async fn create(mut self) -> Result<Instant> {
         if self.ports.is_empty() {
-            self = self.port("http", "TCP", 80, 8080).port("probe", "UDP", 9000, 9000);
+            self = self
+                .port("http", "TCP", 80, 8080)
+                .port("probe", "UDP", 9000, 9000);
         }
         self.spec.insert("ports".into(), self.ports.into());
         let service = serde_json::from_value(json!({
@@ -344,9 +371,17 @@ fn event_fields(kind: &str, name: &str, reason: &str) -> String {
 
 async fn event(events: Api<Event>, kind: &str, name: &str, reason: &str) -> Result<String> {
     let config = watcher::Config::default().fields(&event_fields(kind, name, reason));
-    let found = wait::objects(events, config, &format!("event {reason} on {kind} {name}"), |events| {
-        events.values().next().map(|event| event.message.clone().unwrap_or_default())
-    })
+    let found = wait::objects(
+        events,
+        config,
+        &format!("event {reason} on {kind} {name}"),
+        |events| {
+            events
+                .values()
+                .next()
+                .map(|event| event.message.clone().unwrap_or_default())
+        },
+    )
     .await?;
     if found.is_empty() {
         bail!("event {reason} on {kind} {name} says nothing");

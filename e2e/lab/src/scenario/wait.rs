@@ -186,9 +186,13 @@ mod tests {
 
     #[tokio::test]
     async fn an_attempt_that_hangs_ends_with_the_wait() {
-        let error = until_for(Duration::from_millis(20), "an echo", std::future::pending::<Result<()>>)
-            .await
-            .unwrap_err();
+        let error = until_for(
+            Duration::from_millis(20),
+            "an echo",
+            std::future::pending::<Result<()>>,
+        )
+        .await
+        .unwrap_err();
         assert!(error.to_string().starts_with("waited 0 s for an echo"));
     }
 
@@ -196,6 +200,9 @@ mod tests {
     fn an_objects_status_tells_more_than_its_specification() {
         let object = serde_json::json!({"spec": {"a": 1}, "status": {"b": 2}});
         assert_eq!(describe(&object), r#"{"b":2}"#);
-        assert_eq!(describe(&serde_json::json!({"spec": {"a": 1}})), r#"{"a":1}"#);
+        assert_eq!(
+            describe(&serde_json::json!({"spec": {"a": 1}})),
+            r#"{"a":1}"#
+        );
     }
 }

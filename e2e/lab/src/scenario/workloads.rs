@@ -47,7 +47,8 @@ impl Context {
 
     /// Changes the number of replicas; returns when they are available.
     pub async fn scale(&self, name: &str, replicas: u32) -> Result<()> {
-        self.patch_deployment(name, &json!({"spec": {"replicas": replicas}})).await?;
+        self.patch_deployment(name, &json!({"spec": {"replicas": replicas}}))
+            .await?;
         self.rolled_out(name).await
     }
 
@@ -62,9 +63,12 @@ impl Context {
 
     /// Waits until a Deployment is what it should be.
     pub async fn rolled_out(&self, name: &str) -> Result<()> {
-        wait::object(self.api(), name, &format!("Deployment {name} to roll out"), |deployment| {
-            is_rolled_out(deployment?).then_some(())
-        })
+        wait::object(
+            self.api(),
+            name,
+            &format!("Deployment {name} to roll out"),
+            |deployment| is_rolled_out(deployment?).then_some(()),
+        )
         .await
     }
 
@@ -80,7 +84,8 @@ impl Context {
     /// Deletes one pod at once, as if its node had lost it.
     pub async fn kill_pod(&self, name: &str) -> Result<()> {
         let pods: Api<Pod> = self.api();
-        pods.delete(name, &DeleteParams::default().grace_period(0)).await?;
+        pods.delete(name, &DeleteParams::default().grace_period(0))
+            .await?;
         Ok(())
     }
 
@@ -98,7 +103,11 @@ impl Context {
 
 /// Whether a Deployment's status is what its specification asks for.
 pub(super) fn is_rolled_out(deployment: &Deployment) -> bool {
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let wanted = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1);
     let Some(status) = &deployment.status else {
         return false;
     };
@@ -121,9 +130,7 @@ fn on(node: &str) -> Value {
 }
 
 fn echo(name: &str, replicas: u32, node: Option<&str>) -> Result<Deployment> {
-    let field = |variable: &str, path: &str| {
-        json!({"name": variable, "valueFrom": {"fieldRef": {"fieldPath": path}}})
-    };
+    let field = |variable: &str, path: &str| json!({"name": variable, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     Ok(serde_json::from_value(json!({
         "metadata": {"name": name},
         "spec": {

@@ -1,0 +1,297 @@
+//! The process of a group: makes one lab, inside namespaces of its own, and
+//! runs its cases one after the other.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use futures::FutureExt;
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use super::audit::{Audit, Request};
+use super::context::HERALD;
+use super::{Case, Context, Event, Isolation, Needs, Outcome, Scenario, Verdict};
+use crate::lab::{Lab, LabSpec};
+use crate::scenarios;
+
+/// A case that takes longer hangs.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+
+/// Lines of each log and of the events that are shown on a failure; the whole
+/// is kept.
+const SHOWN: usize = 12;
+
+/// What the runner asks of the process of a group.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Plan {
+    /// The lab.
+    pub needs: Needs,
+    /// What runs in it.
+    pub cases: Vec<Case>,
+    /// Where logs and captures are kept.
+    pub logs: PathBuf,
+}
+
+/// Runs the cases of a plan (JSON) and tells what came of them on standard
+/// output, as [`Event`]s. Runs inside namespaces made by [`crate::isolate`].
+pub async fn run(plan: &str) -> Result<()> {
+    let plan: Plan = serde_json::from_str(plan).context("read the group's plan")?;
+    let lab = match start(&plan).await {
+        Ok(lab) => lab,
+        Err(error) => {
+            for case in &plan.cases {
+                let why = format!("the lab did not start: {error:#}");
+                tell_end(
+                    &plan,
+                    case,
+                    Verdict::Failed(why),
+                    Duration::ZERO,
+                    Vec::new(),
+                );
+            }
+            return Ok(());
+        }
+    };
+    let mut denied = BTreeSet::new();
+    for (block, case) in (0_u8..).zip(&plan.cases) {
+        Event::Began { case: case.label() }.tell();
+        let begin = Instant::now();
+        let (samples, result) = one(&lab, case, block, &mut denied).await;
+        let verdict = match result {
+            Ok(()) => Verdict::Passed,
+            Err(error) => {
+                let why = format!("{error:#}");
+                Verdict::Failed(explain(&lab, case, why).await)
+            }
+        };
+        tell_end(&plan, case, verdict, begin.elapsed(), samples);
+    }
+    Ok(())
+}
+
+async fn start(plan: &Plan) -> Result<Lab> {
+    let begin = Instant::now();
+    let lab = Lab::start(LabSpec {
+        nodes: plan.needs.nodes,
+        clients: plan.needs.clients,
+        families: plan.needs.families,
+        proxy_mode: plan.needs.proxy_mode.to_string(),
+        strict_arp: plan.needs.strict_arp,
+        logs: plan.logs.clone(),
+        ..LabSpec::default()
+    })
+    .await?;
+    let up = begin.elapsed();
+    lab.install(plan.needs.overlay.name())
+        .await
+        .context("install Herald")?;
+    Event::Step {
+        case: None,
+        text: format!(
+            "{}: up after {:.1} s, Herald installed after {:.1} s",
+            plan.needs,
+            up.as_secs_f64(),
+            begin.elapsed().as_secs_f64()
+        ),
+    }
+    .tell();
+    Ok(lab)
+}
+
+/// Runs one case, takes away what it made, and looks whether it left the lab
+/// as it should be.
+async fn one(
+    lab: &Lab,
+    case: &Case,
+    block: u8,
+    denied: &mut BTreeSet<Request>,
+) -> (Vec<super::Sample>, Result<()>) {
+    let Some(scenario) = scenarios::ALL.iter().find(|s| s.name == case.scenario) else {
+        return (
+            Vec::new(),
+            Err(anyhow!("there is no scenario {:?}", case.scenario)),
+        );
+    };
+    let mut context = match Context::enter(lab.clone(), case.clone(), block).await {
+        Ok(context) => context,
+        Err(error) => return (Vec::new(), Err(error)),
+    };
+    let mut result = carry_out(scenario, &mut context).await;
+    if result.is_ok() {
+        result = tidy(scenario, &mut context).await;
+    } else if let Err(error) = context.leave().await {
+        // The scenario's own failure comes first; this one is told beside it.
+        context.step(format!("also, when tidying up: {error:#}"));
+    }
+    if result.is_ok() {
+        result = nothing_denied(lab, denied);
+    }
+    (context.take_samples(), result)
+}
+
+async fn carry_out(scenario: &Scenario, context: &mut Context) -> Result<()> {
+    // A panic is a failure of one scenario, not of its company.
+    let attempt = AssertUnwindSafe((scenario.run)(context)).catch_unwind();
+    match timeout(LONGEST, attempt).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            bail!("panicked: {text}")
+        }
+        Err(_) => bail!("did not end within {} s", LONGEST.as_secs()),
+    }
+}
+
+async fn tidy(scenario: &Scenario, context: &mut Context) -> Result<()> {
+    context.leave().await.context("when tidying up")?;
+    if scenario.isolation == Isolation::Shared {
+        context
+            .operator_is_well()
+            .await
+            .context("after the scenario")?;
+        context
+            .speakers_are_well()
+            .await
+            .context("after the scenario")?;
+    }
+    Ok(())
+}
+
+/// The shipped roles allow all that Herald asks for, whatever the scenario.
+fn nothing_denied(lab: &Lab, known: &mut BTreeSet<Request>) -> Result<()> {
+    let audit = Audit::read(&lab.audit_log())?;
+    let news: Vec<String> = audit
+        .denied()
+        .into_iter()
+        .filter(|request| known.insert((*request).clone()))
+        .map(ToString::to_string)
+        .collect();
+    if !news.is_empty() {
+        bail!("the API server denied Herald: {}", news.join("; "));
+    }
+    Ok(())
+}
+
+fn tell_end(
+    plan: &Plan,
+    case: &Case,
+    verdict: Verdict,
+    took: Duration,
+    samples: Vec<super::Sample>,
+) {
+    Event::Ended(Outcome {
+        case: case.label(),
+        verdict,
+        seconds: took.as_secs_f64(),
+        samples,
+        logs: Some(plan.logs.clone()),
+    })
+    .tell();
+}
+
+/// The failure, the namespace's events and the ends of Herald's logs; the
+/// whole state of the cluster is kept in the scenario's folder.
+async fn explain(lab: &Lab, case: &Case, why: String) -> String {
+    let namespace = case.scenario.as_str();
+    let mut kept = format!("{why}\n");
+    let mut shown = format!("{why}\n");
+    let events = look(
+        lab,
+        &["-n", namespace, "get", "events", "--sort-by=.lastTimestamp"],
+    )
+    .await;
+    append(&mut shown, &format!("events in {namespace}"), tail(&events));
+    append(&mut kept, &format!("events in {namespace}"), &events);
+    for args in [
+        &["get", "nodes,svc,pods,endpointslices", "-A", "-o", "wide"][..],
+        &["get", "svc", "-A", "-o", "yaml"],
+        &[
+            "-n",
+            HERALD,
+            "get",
+            "ipaddresspools,l2advertisements,leases,events",
+            "-o",
+            "yaml",
+        ],
+    ] {
+        append(
+            &mut kept,
+            &format!("kubectl {}", args.join(" ")),
+            &look(lab, args).await,
+        );
+    }
+    for log in herald_logs(lab.logs()) {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        append(&mut shown, &log.display().to_string(), tail(&text));
+    }
+    let file = lab.logs().join(case.folder()).join("failure.txt");
+    match std::fs::write(&file, kept) {
+        Ok(()) => append(
+            &mut shown,
+            "state of the cluster",
+            &file.display().to_string(),
+        ),
+        Err(error) => append(&mut shown, "state of the cluster", &error.to_string()),
+    }
+    shown
+}
+
+async fn look(lab: &Lab, args: &[&str]) -> String {
+    match timeout(Duration::from_secs(20), lab.kubectl(args)).await {
+        Ok(Ok(text)) => text,
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(_) => "kubectl did not end within 20 s".to_owned(),
+    }
+}
+
+fn append(text: &mut String, heading: &str, body: &str) {
+    // Writing to a String does not fail.
+    let _ = write!(text, "--- {heading}\n{}\n", body.trim_end());
+}
+
+/// The last lines of a text.
+fn tail(text: &str) -> &str {
+    let text = text.trim_end();
+    let begin = text
+        .rmatch_indices('\n')
+        .nth(SHOWN - 1)
+        .map_or(0, |(at, _)| at + 1);
+    &text[begin..]
+}
+
+/// Logs of the operators and the speakers, `<namespace>_<pod>_<container>.log`.
+fn herald_logs(logs: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(logs.join("pods")) else {
+        return Vec::new();
+    };
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(&format!("{HERALD}_")))
+        })
+        .collect();
+    paths.sort();
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_is_the_last_lines() {
+        let text: String = (0..20).map(|i| format!("{i}\n")).collect();
+        assert_eq!(tail(&text).lines().count(), SHOWN);
+        assert!(tail(&text).ends_with("19"));
+        assert_eq!(tail("one\ntwo\n"), "one\ntwo");
+    }
+}

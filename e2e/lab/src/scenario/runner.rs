@@ -1,0 +1,253 @@
+//! The runner: groups side by side, each in a process with namespaces of its
+//! own, and what came of them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::group::Plan;
+use super::{Case, Event, Group, Kernel, Outcome, Selection, Summary, Verdict, cases, groups};
+use crate::{assets, isolate, scenarios};
+
+/// Memory that a lab of three nodes may need, with room to spare.
+const LAB_KIB: u64 = 2 * 1024 * 1024;
+
+/// Set by the virtual machine in which this process runs.
+const GUEST: &str = "HERALD_LAB_GUEST";
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub selection: Selection,
+    /// Labs side by side; as many as fit when none is given.
+    pub jobs: Option<usize>,
+    /// Where logs and captures are kept.
+    pub logs: PathBuf,
+}
+
+/// Runs what was selected, tells progress, and sums up.
+pub(super) async fn run(options: &Options) -> Result<Summary> {
+    let cases = cases(scenarios::ALL, &options.selection).map_err(|unknown| {
+        anyhow::anyhow!(
+            "no scenario is named {}; herald-lab list shows them",
+            unknown.join(" or ")
+        )
+    })?;
+    let labels: Vec<String> = cases.iter().map(Case::label).collect();
+    let (runnable, skipped): (Vec<Case>, Vec<Case>) = cases
+        .into_iter()
+        .partition(|case| unavailable(case).is_none());
+    let mut outcomes: BTreeMap<String, Outcome> = skipped
+        .iter()
+        .filter_map(|case| Some((case.label(), skip(case, unavailable(case)?))))
+        .collect();
+
+    let groups = groups(scenarios::ALL, runnable);
+    if !groups.is_empty() {
+        // Built once, outside of the labs, which have no way to fetch anything.
+        tokio::task::spawn_blocking(assets::ensure).await??;
+    }
+    let jobs = options.jobs.unwrap_or_else(fitting).max(1);
+    let begin = Instant::now();
+    eprintln!(
+        "scenarios: {} in {} labs, {jobs} side by side; logs in {}",
+        groups.iter().map(|group| group.cases.len()).sum::<usize>(),
+        groups.len(),
+        options.logs.display()
+    );
+    let places = Arc::new(Semaphore::new(jobs));
+    let mut running = JoinSet::new();
+    for group in groups {
+        let places = Arc::clone(&places);
+        let plan = Plan {
+            logs: options.logs.join(folder(&group)),
+            needs: group.needs,
+            cases: group.cases,
+        };
+        running.spawn(async move {
+            let _place = places.acquire_owned().await?;
+            Ok::<_, anyhow::Error>(one(plan, begin).await)
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        outcomes.extend(
+            ended??
+                .into_iter()
+                .map(|outcome| (outcome.case.clone(), outcome)),
+        );
+    }
+    Ok(Summary {
+        outcomes: labels
+            .iter()
+            .filter_map(|label| outcomes.remove(label))
+            .collect(),
+    })
+}
+
+/// Why a case can't be run here, if it can't.
+fn unavailable(case: &Case) -> Option<String> {
+    let guest = std::env::var_os(GUEST).is_some();
+    match case.needs.kernel() {
+        Kernel::Vm if !guest => Some(format!(
+            "kube-proxy's {} mode needs another kernel than the host's (--kernel vm)",
+            case.needs.proxy_mode
+        )),
+        Kernel::Vm | Kernel::Host => None,
+    }
+}
+
+fn skip(case: &Case, why: String) -> Outcome {
+    Outcome {
+        case: case.label(),
+        verdict: Verdict::Skipped(why),
+        seconds: 0.0,
+        samples: Vec::new(),
+        logs: None,
+    }
+}
+
+/// How many labs fit on this machine: one for each core, and none that memory
+/// has no room for.
+fn fitting() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| available_kib(&text))
+        .map_or(1, |kib| {
+            usize::try_from(kib / LAB_KIB).unwrap_or(usize::MAX)
+        });
+    cores.min(memory).max(1)
+}
+
+/// `MemAvailable` of /proc/meminfo.
+fn available_kib(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// The folder of a group's logs: its case's, or one that tells what is shared.
+fn folder(group: &Group) -> String {
+    match group.cases.as_slice() {
+        [case] => case.folder(),
+        cases => {
+            let mut folder = format!(
+                "shared-{}-{}",
+                group.needs.overlay.name(),
+                group.needs.proxy_mode
+            );
+            if let Some(round) = cases
+                .first()
+                .map(|case| case.round)
+                .filter(|round| *round > 1)
+            {
+                folder += &format!("-{round}");
+            }
+            folder
+        }
+    }
+}
+
+/// Runs one group, to the outcomes of all of its cases, whatever becomes of
+/// its process.
+async fn one(plan: Plan, begin: Instant) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    let failure = match follow(&plan, begin, &mut outcomes).await {
+        Ok(()) => "the lab's process ended before it".to_owned(),
+        Err(error) => format!("{error:#}"),
+    };
+    for case in &plan.cases {
+        if !outcomes.iter().any(|outcome| outcome.case == case.label()) {
+            outcomes.push(Outcome {
+                case: case.label(),
+                verdict: Verdict::Failed(failure.clone()),
+                seconds: 0.0,
+                samples: Vec::new(),
+                logs: Some(plan.logs.clone()),
+            });
+        }
+    }
+    outcomes
+}
+
+async fn follow(plan: &Plan, begin: Instant, outcomes: &mut Vec<Outcome>) -> Result<()> {
+    clear(&plan.logs)?;
+    let name = plan
+        .logs
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let argument = serde_json::to_string(plan)?;
+    // While this process lives it holds the lifeline; however it ends, the lab
+    // ends with it.
+    let command = isolate::command(&["__group".to_owned(), argument], true)?;
+    let log = std::fs::File::create(plan.logs.join("lab.log"))?;
+    let mut child = tokio::process::Command::from(command)
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .context("start the lab's process")?;
+    let stdout = child.stdout.take().context("standard output is piped")?;
+    let mut lines = BufReader::new(stdout).lines();
+    while let Some(line) = lines.next_line().await? {
+        // Whatever else ends up there is kept in view.
+        let Ok(event) = serde_json::from_str(&line) else {
+            eprintln!("{name}: {line}");
+            continue;
+        };
+        let at = begin.elapsed().as_secs_f64();
+        match event {
+            Event::Began { case } => eprintln!("{at:6.1}s {case}: begins"),
+            Event::Step { case, text } => {
+                eprintln!("{at:6.1}s {}: {text}", case.as_deref().unwrap_or(&name));
+            }
+            Event::Ended(outcome) => {
+                let (word, why) = match &outcome.verdict {
+                    Verdict::Passed => ("passed", ""),
+                    Verdict::Failed(why) => ("FAILED: ", why.as_str()),
+                    Verdict::Skipped(why) => ("skipped: ", why.as_str()),
+                };
+                eprintln!("{at:6.1}s {}: {word}{why}", outcome.case);
+                outcomes.push(outcome);
+            }
+        }
+    }
+    let status = child.wait().await?;
+    if !status.success() {
+        bail!(
+            "the lab's process ended with {status}; see {}",
+            plan.logs.join("lab.log").display()
+        );
+    }
+    Ok(())
+}
+
+/// Makes an empty folder: what lies there is of an earlier run.
+fn clear(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).with_context(|| format!("clear {}", folder.display()))?;
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_memory_is_read_from_the_kernels_words() {
+        let text = "MemTotal:       24000000 kB\nMemAvailable:   20000000 kB\n";
+        assert_eq!(available_kib(text), Some(20_000_000));
+        assert_eq!(available_kib("MemTotal: 1 kB\n"), None);
+    }
+}

@@ -1,0 +1,219 @@
+//! The list of scenarios. It is the specification of what Herald does for a
+//! client outside the cluster; `herald-lab list` prints it.
+
+mod allocation;
+mod bad_objects;
+mod cloud;
+mod exposing;
+mod failover;
+mod operator;
+mod rbac;
+
+use crate::scenario::Isolation::Own;
+use crate::scenario::Overlay::FakeCloud;
+use crate::scenario::ProxyMode::{Iptables, Ipvs, Nftables};
+use crate::scenario::Scenario;
+
+/// A scenario's function, as the list holds it.
+macro_rules! run {
+    ($theme:ident :: $function:ident) => {
+        |context| Box::pin($theme::$function(context))
+    };
+}
+
+/// Every scenario.
+pub static ALL: &[Scenario] = &[
+    Scenario {
+        name: "expose",
+        title: "kubectl create deployment, kubectl expose: an address of each family, announced \
+                by the node that answers for it, and curl gets through",
+        proxy_modes: &[Nftables, Iptables, Ipvs],
+        measures: true,
+        run: run!(exposing::expose),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "strict-arp-off",
+        title: "with kube-proxy's IPVS mode and strictARP off, where every node answers ARP for \
+                every VIP, clients still get through",
+        proxy_modes: &[Ipvs],
+        strict_arp: false,
+        isolation: Own,
+        run: run!(exposing::expose),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "ports",
+        title: "a Service with several ports, and TCP and UDP on one port: all answer at one \
+                address",
+        run: run!(exposing::ports),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "traffic-policy-local",
+        title: "externalTrafficPolicy Local: the pod sees the client's address, and the VIP \
+                follows the pod to another node",
+        proxy_modes: &[Nftables, Iptables, Ipvs],
+        measures: true,
+        run: run!(exposing::traffic_policy_local),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "selector-less",
+        title: "a Service without a selector serves the endpoints of a hand-made EndpointSlice",
+        run: run!(exposing::selector_less),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "type-change",
+        title: "a Service that becomes ClusterIP, NodePort or ExternalName gives its address to \
+                one that waits; Services of those types are never touched",
+        run: run!(allocation::type_change),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "pool-exhausted",
+        title: "without an address to give, a Service waits with a condition and an event that \
+                say so, and is served when a pool is added",
+        run: run!(allocation::pool_exhausted),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "requested-address",
+        title: "a requested address is given when it is free, and else the condition says that \
+                it is taken or in no pool",
+        run: run!(allocation::requested_address),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "operator-failover",
+        title: "the leading operator is killed while 50 Services are created: each has one \
+                address, none is given twice, and a full restart changes nothing",
+        isolation: Own,
+        measures: true,
+        run: run!(operator::failover),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "node-crash",
+        title: "the announcing node crashes: another one takes over and traffic is back",
+        proxy_modes: &[Nftables, Iptables, Ipvs],
+        isolation: Own,
+        measures: true,
+        run: run!(failover::node_crash),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "speaker-restart",
+        title: "SIGTERM of the announcing speaker and a rolling restart of the DaemonSet: \
+                traffic goes on",
+        isolation: Own,
+        measures: true,
+        run: run!(failover::speaker_restart),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "exclude-node",
+        title: "a node labelled node.kubernetes.io/exclude-from-external-load-balancers loses \
+                its VIPs",
+        measures: true,
+        run: run!(failover::exclude_node),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "api-outage",
+        title: "the API server is stopped for 60 s: no probe is lost, and changes made after it \
+                is back are served",
+        isolation: Own,
+        measures: true,
+        run: run!(failover::api_outage),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bad-objects",
+        title: "overlapping pools, a range upside down, a CIDR with host bits, an unknown class, \
+                two requested addresses of one family: each is told, and nothing else is \
+                disturbed",
+        run: run!(bad_objects::bad_objects),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "cloud-path",
+        title: "fake cloud: a Service gets a load balancer in front of all nodes, then of \
+                labelled nodes only, and clients get through to the pods",
+        overlay: FakeCloud,
+        isolation: Own,
+        measures: true,
+        run: run!(cloud::path),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "cloud-health",
+        title: "fake cloud: health checks take nodes out that have no pod of a Local Service, \
+                and one that dies; probes go on",
+        overlay: FakeCloud,
+        isolation: Own,
+        measures: true,
+        run: run!(cloud::health),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "cloud-faults",
+        title: "fake cloud: provisioning fails, calls fail, are throttled and time out after \
+                doing the work: told in the condition, and one load balancer in the end",
+        overlay: FakeCloud,
+        run: run!(cloud::faults),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "cloud-operator-killed",
+        title: "fake cloud: the operator is killed before and after the work of each changing \
+                call: exactly the right load balancers exist in the end",
+        overlay: FakeCloud,
+        isolation: Own,
+        run: run!(cloud::operator_killed),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "class-change",
+        title: "a Service moves from the fake cloud to bare metal and back by delete and create, \
+                and leaves nothing behind",
+        overlay: FakeCloud,
+        run: run!(cloud::class_change),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "rbac",
+        title: "the shipped roles suffice (the API server denies Herald nothing) and each of \
+                their rules is needed",
+        overlay: FakeCloud,
+        isolation: Own,
+        run: run!(rbac::least_privilege),
+        ..Scenario::BASE
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_fit_namespaces_and_folders() {
+        let names: BTreeSet<&str> = ALL.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        for name in names {
+            let fits = |c: char| c.is_ascii_lowercase() || c == '-';
+            assert!(!name.is_empty() && name.chars().all(fits), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn every_scenario_says_what_holds() {
+        for scenario in ALL {
+            assert!(!scenario.title.is_empty(), "{}", scenario.name);
+            assert!(!scenario.proxy_modes.is_empty(), "{}", scenario.name);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The shipped roles: enough, and no more.
+
+use anyhow::{Result, ensure};
+use herald_api::names::{CLASS_BARE_METAL, CLASS_FAKE, LABEL_EXCLUDE_NODE};
+use kube::ResourceExt;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::scenario::audit::{Audit, rules};
+use crate::scenario::{Context, herald, wait};
+
+/// Once through all that Herald does; then the audit log is held against the
+/// roles.
+pub(super) async fn least_privilege(ctx: &mut Context) -> Result<()> {
+    ctx.pool("pool", 1).await?;
+    ctx.deploy_echo("web", 1).await?;
+    ctx.expose("web").class(CLASS_BARE_METAL).create().await?;
+    for address in ctx.addresses("web").await? {
+        ctx.client().curl(address).await?;
+    }
+    // Repeated events, conditions of both outcomes, a pool in error.
+    for name in ["waiting", "waiting-too"] {
+        ctx.expose(name)
+            .in_front_of("web")
+            .class(CLASS_BARE_METAL)
+            .create()
+            .await?;
+        ctx.event("Service", name, "PoolExhausted").await?;
+    }
+    let overlapping = ctx.range(ctx.ip_families()[0], 0, 2);
+    ctx.pool_of("overlapping", &[overlapping]).await?;
+    ctx.pool_condition("overlapping", "False", "Overlap")
+        .await?;
+    ctx.change_service("web", json!({"spec": {"type": "ClusterIP"}}))
+        .await?;
+    ctx.no_addresses("web").await?;
+
+    ctx.expose("cloud")
+        .in_front_of("web")
+        .class(CLASS_FAKE)
+        .create()
+        .await?;
+    ctx.condition("cloud", "True", "Provisioned").await?;
+    ctx.label_node("n1", LABEL_EXCLUDE_NODE, Some("")).await?;
+    ctx.delete_service("cloud").await?;
+    ctx.label_node("n1", LABEL_EXCLUDE_NODE, None).await?;
+
+    // Another leader, a restarted speaker.
+    let leader = ctx.leader().await?;
+    ctx.signal(&leader, "operator", Signal::SIGTERM)?;
+    for pod in ctx.herald_pods(herald::SPEAKER).await? {
+        ctx.signal(&pod.name_any(), "speaker", Signal::SIGTERM)?;
+    }
+    ctx.speakers_are_well().await?;
+    ctx.operator_is_well().await?;
+    ctx.leader().await?;
+
+    let rules = rules(&ctx.kube()).await?;
+    ensure!(!rules.is_empty(), "no role is bound to Herald's accounts");
+    let log = ctx.lab().audit_log();
+    wait::until("every rule of the shipped roles to be used", || async {
+        let audit = Audit::read(&log)?;
+        let unused: Vec<String> = audit
+            .unused(&rules)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        ensure!(unused.is_empty(), "not needed: {}", unused.join("; "));
+        Ok(())
+    })
+    .await?;
+    let denied = Audit::read(&log)?;
+    let denied: Vec<String> = denied.denied().iter().map(ToString::to_string).collect();
+    ensure!(denied.is_empty(), "denied: {}", denied.join("; "));
+    ctx.step(format!(
+        "{} rules, each of them used; nothing denied",
+        rules.len()
+    ));
+    Ok(())
+}
