@@ -17,10 +17,7 @@ pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
     match &text[digits.len()..] {
         "ms" => Ok(Duration::from_millis(number)),
         "s" => Ok(Duration::from_secs(number)),
-        "m" => number
-            .checked_mul(60)
-            .map(Duration::from_secs)
-            .ok_or_else(invalid),
+        "m" if number < u64::from(u32::MAX) => Ok(Duration::from_mins(number)),
         _ => Err(invalid()),
     }
 }
@@ -33,7 +30,7 @@ mod tests {
     fn a_number_needs_a_unit() {
         assert_eq!(parse("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(parse("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse("2m"), Ok(Duration::from_mins(2)));
         for wrong in ["10", "s", "", "-1s", "1h", "1.5s"] {
             assert!(parse(wrong).is_err(), "{wrong:?} was taken");
         }

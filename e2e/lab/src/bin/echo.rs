@@ -214,7 +214,7 @@ fn answer_datagram(socket: &UdpSocket, identity: &Identity) -> io::Result<()> {
     Ok(())
 }
 
-/// fe80::/10.
+/// `fe80::/10`.
 fn is_link_local(octets: &[u8; 16]) -> bool {
     octets[0] == 0xfe && octets[1] & 0xc0 == 0x80
 }

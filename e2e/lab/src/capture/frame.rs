@@ -24,8 +24,11 @@ impl Mac {
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        for (i, octet) in self.0.iter().enumerate() {
+            let separator = if i == 0 { "" } else { ":" };
+            write!(f, "{separator}{octet:02x}")?;
+        }
+        Ok(())
     }
 }
 
@@ -257,7 +260,7 @@ mod tests {
          020000000001 0a146401 020000000009 0a140101";
     const REQUEST: &str = "ffffffffffff 020000000009 0806 0001 0800 06 04 0001 \
          020000000009 0a140101 000000000000 0a146401";
-    /// From fd20::1 to ff02::1: fd20::5 is at 02:00:00:00:00:01, override.
+    /// From `fd20::1` to `ff02::1`: `fd20::5` is at 02:00:00:00:00:01, override.
     const ADVERTISEMENT: &str = "333300000001 020000000001 86dd 60000000 0020 3a ff \
          fd200000000000000000000000000001 ff020000000000000000000000000001 \
          8800 CCCC 20000000 fd200000000000000000000000000005 0201 020000000001";

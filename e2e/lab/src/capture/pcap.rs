@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use thiserror::Error;
 
-/// Link type of Ethernet (LINKTYPE_ETHERNET).
+/// Link type of Ethernet (`LINKTYPE_ETHERNET`).
 const ETHERNET: u32 = 1;
 const FILE_HEADER: usize = 24;
 const RECORD_HEADER: usize = 16;

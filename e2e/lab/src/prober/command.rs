@@ -16,8 +16,8 @@ use crate::{duration, process};
 /// Send numbered probes at a fixed rate and tell what came back.
 #[derive(Debug, Args)]
 pub struct ProbeArguments {
-    /// What to probe: udp://ADDRESS:PORT and tcp://ADDRESS:PORT (echo),
-    /// connect://ADDRESS:PORT, http://ADDRESS[:PORT]/PATH.
+    /// What to probe: `udp://ADDRESS:PORT` and `tcp://ADDRESS:PORT` (echo),
+    /// `connect://ADDRESS:PORT`, `http://ADDRESS[:PORT]/PATH`.
     target: Target,
     /// Probes a second, up to 1000.
     #[arg(long, default_value = "500", value_parser = rate)]

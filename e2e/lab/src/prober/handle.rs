@@ -15,7 +15,7 @@ use super::{Event, Options, ProbeReport, Progress};
 use crate::process;
 
 /// Longest wait for answers, and for the report after the last probe.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Starts probers.
 #[derive(Debug)]

@@ -199,14 +199,14 @@ mod tests {
     #[test]
     fn darkness_at_the_start_and_at_the_end_counts() {
         assert_eq!(measure(&[0..400, 600..700]).longest_gap(), ms(401));
-        let report = measure(&[800..2000]);
+        let report = measure(std::slice::from_ref(&(800..2000)));
         assert_eq!(report.longest_gap(), ms(990 - 791));
         assert_eq!(began_ms(&report), 791);
     }
 
     #[test]
     fn never_an_answer_is_one_gap() {
-        let report = measure(&[0..2000]);
+        let report = measure(std::slice::from_ref(&(0..2000)));
         assert_eq!(report.longest_gap(), ms(990));
         assert_eq!(began_ms(&report), 0);
         assert_eq!(report.errors["timed out"], 100);

@@ -42,7 +42,7 @@ pub struct Request {
 pub struct Rule {
     /// Name of the service account.
     pub account: String,
-    /// Name of the Role or ClusterRole.
+    /// Name of the `Role` or `ClusterRole`.
     pub role: String,
     /// Only in this namespace; everywhere where there is none.
     pub namespace: Option<String>,

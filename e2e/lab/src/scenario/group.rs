@@ -19,7 +19,7 @@ use crate::lab::{Lab, LabSpec};
 use crate::scenarios;
 
 /// A case that takes longer hangs.
-const LONGEST: Duration = Duration::from_secs(15 * 60);
+const LONGEST: Duration = Duration::from_mins(15);
 
 /// Lines of each log and of the events that are shown on a failure; the whole
 /// is kept.
@@ -289,7 +289,8 @@ mod tests {
 
     #[test]
     fn the_tail_is_the_last_lines() {
-        let text: String = (0..20).map(|i| format!("{i}\n")).collect();
+        let lines: Vec<String> = (0..20).map(|i| i.to_string()).collect();
+        let text = lines.join("\n") + "\n";
         assert_eq!(tail(&text).lines().count(), SHOWN);
         assert!(tail(&text).ends_with("19"));
         assert_eq!(tail("one\ntwo\n"), "one\ntwo");

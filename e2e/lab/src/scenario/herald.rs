@@ -16,7 +16,7 @@ use crate::{faults, process};
 
 /// Name of the operator's Deployment, of its Lease and of its service account.
 pub const OPERATOR: &str = "herald-operator";
-/// Name of the speaker's DaemonSet and of its service account.
+/// Name of the speaker's `DaemonSet` and of its service account.
 pub const SPEAKER: &str = "herald-speaker";
 
 impl Context {

@@ -139,19 +139,18 @@ fn folder(group: &Group) -> String {
     match group.cases.as_slice() {
         [case] => case.folder(),
         cases => {
-            let mut folder = format!(
-                "shared-{}-{}",
-                group.needs.overlay.name(),
-                group.needs.proxy_mode
-            );
-            if let Some(round) = cases
-                .first()
-                .map(|case| case.round)
-                .filter(|round| *round > 1)
-            {
-                folder += &format!("-{round}");
-            }
-            folder
+            let round = cases.first().map_or(1, |case| case.round);
+            let round = if round > 1 {
+                format!("-{round}")
+            } else {
+                String::new()
+            };
+            let needs = &group.needs;
+            format!(
+                "shared-{}-{}{round}",
+                needs.overlay.name(),
+                needs.proxy_mode
+            )
         }
     }
 }

@@ -205,7 +205,7 @@ impl Context {
             .sum())
     }
 
-    /// An EndpointSlice made by hand for a Service without a selector.
+    /// An `EndpointSlice` made by hand for a Service without a selector.
     pub async fn endpoints_by_hand(
         &self,
         service: &str,

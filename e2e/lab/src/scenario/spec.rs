@@ -215,25 +215,49 @@ impl Case {
     /// The scenario's name, with the kube-proxy mode and the round where they
     /// are not the usual ones.
     pub fn label(&self) -> String {
-        let mut label = self.scenario.clone();
-        if self.needs.proxy_mode != ProxyMode::Nftables {
-            label += &format!(" ({})", self.needs.proxy_mode);
-        }
-        if self.round > 1 {
-            label += &format!(" #{}", self.round);
-        }
-        label
+        let mode = match self.needs.proxy_mode {
+            ProxyMode::Nftables => String::new(),
+            mode => format!(" ({mode})"),
+        };
+        let round = match self.round {
+            1 => String::new(),
+            round => format!(" #{round}"),
+        };
+        format!("{}{mode}{round}", self.scenario)
     }
 
     /// The label as a folder's name.
     pub fn folder(&self) -> String {
-        let mut folder = self.scenario.clone();
-        if self.needs.proxy_mode != ProxyMode::Nftables {
-            folder += &format!("-{}", self.needs.proxy_mode);
-        }
-        if self.round > 1 {
-            folder += &format!("-{}", self.round);
-        }
-        folder
+        self.label()
+            .replace([' ', '#'], "-")
+            .replace(['(', ')'], "")
+            .replace("--", "-")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_and_folders_tell_the_mode_and_the_round() {
+        let scenario = Scenario {
+            name: "expose",
+            ..Scenario::BASE
+        };
+        let mut case = Case {
+            scenario: "expose".into(),
+            round: 1,
+            needs: scenario.needs(ProxyMode::Nftables),
+        };
+        assert_eq!(
+            (case.label().as_str(), case.folder().as_str()),
+            ("expose", "expose")
+        );
+        case.round = 2;
+        assert_eq!(case.folder(), "expose-2");
+        case.needs.proxy_mode = ProxyMode::Iptables;
+        assert_eq!(case.label(), "expose (iptables) #2");
+        assert_eq!(case.folder(), "expose-iptables-2");
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// How long to wait for anything, unless it says otherwise. Generous: a
 /// machine may be slow, and a pass is never slower for it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Between two attempts of [`until`].
 const AGAIN: Duration = Duration::from_millis(50);

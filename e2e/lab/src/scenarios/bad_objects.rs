@@ -94,23 +94,20 @@ pub(super) async fn bad_objects(ctx: &mut Context) -> Result<()> {
 /// The API refuses the pool with words, or its condition and an event have
 /// them.
 async fn refused(ctx: &Context, name: &str, addresses: String) -> Result<()> {
-    match ctx.pool_of(name, std::slice::from_ref(&addresses)).await {
-        Err(error) => {
-            let text = format!("{error:#}");
-            ensure!(
-                text.contains("addresses"),
-                "the API's refusal names no field: {text}"
-            );
-            ctx.step(format!("{name} ({addresses}): refused: {text}"));
-        }
-        Ok(()) => {
-            let message = ctx
-                .pool_condition(name, "False", "InvalidAddresses")
-                .await?;
-            ctx.herald_event("IPAddressPool", &ctx.pool_name(name), "InvalidAddresses")
-                .await?;
-            ctx.step(format!("{name} ({addresses}): {message}"));
-        }
+    if let Err(error) = ctx.pool_of(name, std::slice::from_ref(&addresses)).await {
+        let text = format!("{error:#}");
+        ensure!(
+            text.contains("addresses"),
+            "the API's refusal names no field: {text}"
+        );
+        ctx.step(format!("{name} ({addresses}): refused: {text}"));
+        return Ok(());
     }
+    let message = ctx
+        .pool_condition(name, "False", "InvalidAddresses")
+        .await?;
+    ctx.herald_event("IPAddressPool", &ctx.pool_name(name), "InvalidAddresses")
+        .await?;
+    ctx.step(format!("{name} ({addresses}): {message}"));
     Ok(())
 }
