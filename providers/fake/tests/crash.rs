@@ -274,16 +274,14 @@ async fn run_until_done_or_held(
 /// Runs the cases that `make` gives for 0, 1, 2, ... calls to skip, until one
 /// does not reach its fault any more. Returns how many cases did.
 async fn every_call(slots: Arc<Semaphore>, make: impl Fn(u32) -> Case, depth: usize) -> usize {
-    let mut cases = 0;
     for skip in 0..MANY_CALLS {
         let case = make(skip);
         let permit = slots.acquire().await.unwrap();
         let reached = case.run().await;
         drop(permit);
         if reached < depth {
-            return cases;
+            return skip as usize;
         }
-        cases += 1;
     }
     panic!("a script makes more than {MANY_CALLS} calls");
 }

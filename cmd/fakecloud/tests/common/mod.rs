@@ -106,10 +106,10 @@ impl Api {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        match timeout(SOON, look).await {
-            Ok(is) => is,
-            Err(_) => panic!("never so: {}", self.get(&path).await),
-        }
+        let Ok(is) = timeout(SOON, look).await else {
+            panic!("never so: {}", self.get(&path).await);
+        };
+        is
     }
 
     pub async fn set_targets(&self, id: &str, addresses: &[&str]) {
