@@ -1,1 +1,16 @@
-//! ARP and NDP, sans-IO.
+//! ARP and NDP, sans-IO: frames and instants in, frames and events out.
+//!
+//! An [`Announcer`] stands for one interface. It answers for the addresses it
+//! was told to announce, announces them by itself on a schedule, and says what
+//! others on the segment claim.
+
+mod announcer;
+mod arp;
+mod ethernet;
+mod ndp;
+mod schedule;
+
+pub use announcer::{Announcer, Claim, Counters, REFRESH};
+pub use arp::{ArpOperation, ArpPacket};
+pub use ethernet::{Mac, Malformed};
+pub use ndp::{NeighborAdvertisement, NeighborMessage, NeighborSolicitation, solicited_node};
