@@ -1,0 +1,72 @@
+# `make help` lists the targets. Everything that takes more than a line is in .ci/.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+export HERALD_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/herald
+# Tools that install-deps had to fetch come before the machine's own.
+export PATH := $(HERALD_CACHE)/tools/bin:$(PATH)
+# The Go toolchain that the control plane wants is fetched by an older one.
+export GOTOOLCHAIN ?= auto
+ifdef CI
+export CARGO_INCREMENTAL := 0
+endif
+
+LAB := target/debug/herald-lab
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: install-deps build ## See Herald work on a real control plane, step by step (no cluster needed)
+	@$(LAB) demo
+
+.PHONY: test
+test: install-deps ## Everything that must hold: lint, deny, unit tests, scenarios
+	@.ci/test
+
+.PHONY: build
+build: ## Build the programs (debug)
+	cargo build --workspace --bins
+
+.PHONY: lint
+lint: ## Format check and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+.PHONY: deny
+deny: ## Licences, sources and banned crates
+	cargo deny check bans licenses sources
+
+.PHONY: unit
+unit: ## Unit, property and integration tests
+	cargo test --workspace
+
+.PHONY: scenarios
+scenarios: build ## The lab's scenarios; make scenarios NAMES="expose node-crash"
+	@$(LAB) scenario $(NAMES)
+
+.PHONY: bench
+bench: build ## The scenarios that measure something; figures at the end
+	@$(LAB) bench $(NAMES)
+
+.PHONY: generate
+generate: ## Write deploy/crds from the Rust types
+	cargo run --quiet --bin herald-operator -- crds > deploy/crds/crds.yaml.new
+	mv deploy/crds/crds.yaml.new deploy/crds/crds.yaml
+
+.PHONY: lab-up
+lab-up: install-deps build ## Start a cluster with Herald on this machine and leave it running
+	@$(LAB) up
+
+.PHONY: lab-down
+lab-down: ## End what lab-up started
+	@$(LAB) down
+
+.PHONY: install-deps
+install-deps: ## Install what is missing on this machine
+	@.ci/setup
+
+.PHONY: clean
+clean: ## Delete what cargo built; what install-deps and the lab fetched stays in HERALD_CACHE
+	cargo clean
