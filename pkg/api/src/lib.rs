@@ -5,6 +5,7 @@
 //! meaning.
 
 mod condition;
+pub mod convert;
 mod ip_address_pool;
 mod l2_advertisement;
 pub mod names;

@@ -1,0 +1,74 @@
+//! From the API's objects to the domain's.
+
+use std::net::IpAddr;
+
+use herald_core::{Endpoint, Node, TrafficPolicy};
+use k8s_openapi::api::core::v1 as core_v1;
+use k8s_openapi::api::core::v1::ServiceSpec;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt as _;
+
+use crate::names::LABEL_EXCLUDE_NODE;
+
+/// A Node as far as load balancing cares.
+pub fn node(node: &core_v1::Node) -> Node {
+    let status = node.status.as_ref();
+    let holds = |kind: &str| {
+        status
+            .into_iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+            .any(|condition| condition.type_ == kind && condition.status == "True")
+    };
+    Node {
+        name: node.name_any(),
+        labels: node.labels().clone(),
+        internal_addresses: status
+            .into_iter()
+            .flat_map(|status| status.addresses.iter().flatten())
+            .filter(|address| address.type_ == "InternalIP")
+            .filter_map(|address| address.address.parse().ok())
+            .collect(),
+        ready: holds("Ready"),
+        network_unavailable: holds("NetworkUnavailable"),
+        excluded: node.labels().contains_key(LABEL_EXCLUDE_NODE),
+        deleting: node.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+/// The endpoints of a slice. Conditions that are absent mean what
+/// `discovery/v1` says of them.
+pub fn endpoints(slice: &EndpointSlice) -> impl Iterator<Item = Endpoint> + '_ {
+    slice.endpoints.iter().flat_map(|endpoint| {
+        let conditions = endpoint.conditions.clone().unwrap_or_default();
+        let ready = conditions.ready.unwrap_or(true);
+        endpoint.addresses.iter().filter_map(move |address| {
+            Some(Endpoint {
+                address: address.parse().ok()?,
+                node: endpoint.node_name.clone(),
+                ready,
+                serving: conditions.serving.unwrap_or(ready),
+                terminating: conditions.terminating.unwrap_or(false),
+            })
+        })
+    })
+}
+
+/// `spec.externalTrafficPolicy`.
+pub fn traffic_policy(spec: &ServiceSpec) -> TrafficPolicy {
+    match spec.external_traffic_policy.as_deref() {
+        Some("Local") => TrafficPolicy::Local,
+        _ => TrafficPolicy::Cluster,
+    }
+}
+
+/// The addresses in `status.loadBalancer.ingress` whose packets reach the nodes
+/// unchanged (`ipMode: VIP`, which is also the default).
+pub fn vips(service: &core_v1::Service) -> impl Iterator<Item = IpAddr> + '_ {
+    service
+        .status
+        .iter()
+        .filter_map(|status| status.load_balancer.as_ref())
+        .flat_map(|status| status.ingress.iter().flatten())
+        .filter(|ingress| ingress.ip_mode.as_deref().is_none_or(|mode| mode == "VIP"))
+        .filter_map(|ingress| ingress.ip.as_ref()?.parse().ok())
+}
