@@ -17,7 +17,7 @@ use crate::plan::Families;
 use crate::prober::ProbeArguments;
 use crate::running::{self, Running};
 use crate::scenario::{self, ScenarioArguments};
-use crate::{assets, init, node, process};
+use crate::{assets, demo, init, node, process};
 
 /// A Kubernetes cluster on one machine, out of network namespaces: real
 /// control plane, real kube-proxy, real packets.
@@ -75,10 +75,14 @@ enum Command {
     Bench(ScenarioArguments),
     /// Show the scenarios.
     List,
+    /// Walk through what Herald does, in a lab made for it.
+    Demo,
     /// Build the control plane's programs, if need be, and say where they are.
     Assets,
     #[command(name = "__probe", hide = true)]
     ProbeHere(ProbeArguments),
+    #[command(name = "__demo", hide = true)]
+    DemoHere { logs: PathBuf },
     #[command(name = "__group", hide = true)]
     Group { plan: String },
     #[command(name = "__init", hide = true)]
@@ -99,6 +103,8 @@ enum Command {
         #[arg(long)]
         spec: PathBuf,
     },
+    #[command(name = "__container", hide = true)]
+    Container { sandbox: PathBuf },
 }
 
 #[derive(Args)]
@@ -202,6 +208,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let spec = serde_json::from_slice(&std::fs::read(&spec)?)?;
             runtime()?.block_on(node::run(spec))?;
         }
+        Command::Container { sandbox } => match node::become_container(&sandbox)? {},
         Command::Supervise {
             name,
             spec,
@@ -235,6 +242,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::Scenario(args) => return runtime()?.block_on(args.run()),
         Command::Bench(args) => return runtime()?.block_on(args.bench()),
+        Command::Demo => return demo::run(&scenario::default_logs()?.join("demo")),
+        Command::DemoHere { logs } => runtime()?.block_on(demo::walk(logs))?,
         Command::List => print!("{}", scenario::list()),
         Command::Group { plan } => runtime()?.block_on(scenario::run_group(&plan))?,
         Command::Exec { lab, host, command } => {

@@ -1,294 +1,619 @@
-//! The life of one container: start, probe, restart, stop.
+//! One container: started, probed, restarted, and ended in the ways that its
+//! spec and its pod's say.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::process::CommandExt as _;
+use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler, PodSpec};
+use anyhow::{Context as _, Result, bail};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use kube::ResourceExt as _;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use super::probes::{self, Target};
-use super::sandbox::{Mount, Privileges, Sandbox};
-use super::status::{ContainerState, Exit, Phase};
+use super::backoff::Backoff;
+use super::env::{self, Environment, PodFields};
+use super::pod::PodContext;
+use super::privileges::Privileges;
+use super::probes::{self, Finding, Role, Target};
+use super::sandbox::{Mount, Sandbox};
+use super::status::{Ended, Report, State};
+use super::{image, volumes};
+use crate::process::{NODE, POD};
 
-/// A container that failed waits this long before its second start; twice as
-/// long each time after.
-const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
-const LAST_BACK_OFF: Duration = Duration::from_secs(30);
-/// A program that ran this long has not failed at once.
-const STABLE: Duration = Duration::from_secs(60);
+/// How long to wait before what could not be started is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
-/// Everything that starting a container takes.
+/// When the pod is to end, if it is; a deadline may come nearer later.
 #[derive(Clone)]
-pub(super) struct Plan {
-    pub(super) pod_spec: PodSpec,
-    pub(super) container: Container,
-    /// The program that stands for its image; none is an unknown image.
-    pub(super) program: Option<PathBuf>,
-    pub(super) arguments: Vec<String>,
-    pub(super) environment: BTreeMap<String, String>,
-    /// Source, target, read-only.
-    pub(super) mounts: Vec<(PathBuf, PathBuf, bool)>,
-    pub(super) network: Option<String>,
-    pub(super) address: std::net::IpAddr,
-    pub(super) directory: PathBuf,
-    pub(super) log: PathBuf,
-    /// Whether an init container: it must end well, and is never ready.
-    pub(super) init: bool,
-}
+pub(super) struct Stop(pub(super) watch::Receiver<Option<Instant>>);
 
-/// Told to a container's task: stop, with this much grace.
-pub(super) type Stop = watch::Receiver<Option<Duration>>;
+impl Stop {
+    /// The deadline, once there is one.
+    pub(super) async fn asked(&mut self) -> Instant {
+        match self
+            .0
+            .wait_for(Option::is_some)
+            .await
+            .map(|deadline| *deadline)
+        {
+            Ok(Some(deadline)) => deadline,
+            // Nobody is left to ask.
+            _ => std::future::pending().await,
+        }
+    }
 
-/// Runs the container until it has ended for good; every change of its state
-/// goes to `report`.
-pub(super) async fn run(plan: Plan, report: watch::Sender<ContainerState>, mut stop: Stop) {
-    let mut back_off = FIRST_BACK_OFF;
-    loop {
-        let begin = Instant::now();
-        let exit = match start(&plan) {
-            Ok(child) => supervise(&plan, child, &report, &mut stop).await,
-            Err(error) => {
-                let now = Timestamp::now();
-                Exit { code: 128, began: now, ended: now, message: format!("{error:#}") }
+    /// The deadline, if there is one.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        *self.0.borrow()
+    }
+
+    /// Returns when the deadline or `limit` has passed.
+    async fn passed(&mut self, limit: Instant) {
+        loop {
+            let until = self
+                .deadline()
+                .map_or(limit, |deadline| deadline.min(limit));
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                Ok(()) = self.0.changed() => {}
             }
+        }
+    }
+}
+
+/// When a container is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Restart {
+    /// Whenever it ends.
+    Always,
+    /// When it ends badly.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
+impl Restart {
+    /// The pod's `restartPolicy`.
+    pub(super) fn of(pod: &PodSpec) -> Self {
+        match pod.restart_policy.as_deref() {
+            Some("Never") => Self::Never,
+            Some("OnFailure") => Self::OnFailure,
+            _ => Self::Always,
+        }
+    }
+
+    fn applies(self, well: bool) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => !well,
+            Self::Never => false,
+        }
+    }
+}
+
+/// Why a container could not be started: a reason and a message for its status.
+struct Refusal {
+    reason: &'static str,
+    message: String,
+}
+
+/// Runs a container until it has ended for good; says whether it ended well.
+pub(super) async fn run(
+    pod: &PodContext,
+    container: &Container,
+    restart: Restart,
+    mut stop: Stop,
+) -> bool {
+    let mut backoff = Backoff::default();
+    let mut before: Option<Ended> = None;
+    loop {
+        let Some(mut life) = Life::begin(pod, container, before.clone(), &mut stop).await else {
+            return false;
         };
-        let stopped = stop.borrow().is_some();
-        let again = !stopped && restarts(&plan, &exit);
-        if !again {
-            report.send_modify(|state| {
-                state.ready = false;
-                state.started = false;
-                state.phase = Phase::Ended(exit);
-            });
-            return;
+        let ended = life.supervise(&mut stop).await;
+        let well = ended.exit_code == 0;
+        let lived = ended.until.duration_since(ended.since).unsigned_abs();
+        let now = Report {
+            state: State::Ended(ended.clone()),
+            started: false,
+            ready: false,
+            ..pod.reported(&container.name)
+        };
+        pod.report(&container.name, now.clone());
+        if stop.deadline().is_some() || !restart.applies(well) {
+            return well;
         }
-        if begin.elapsed() > STABLE {
-            back_off = FIRST_BACK_OFF;
+        let delay = backoff.after(lived);
+        if !delay.is_zero() {
+            let message = format!(
+                "back-off {}s restarting failed container={} pod={}",
+                delay.as_secs(),
+                container.name,
+                pod.title()
+            );
+            pod.warn("BackOff", &message);
+            let waiting = State::Waiting {
+                reason: "CrashLoopBackOff".into(),
+                message,
+            };
+            let last = Some(ended.clone());
+            pod.report(
+                &container.name,
+                Report {
+                    state: waiting,
+                    last,
+                    ..now.clone()
+                },
+            );
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                _ = stop.asked() => {
+                    pod.report(&container.name, now);
+                    return well;
+                }
+            }
         }
-        let reason = if plan.program.is_none() { "ErrImagePull" } else { "CrashLoopBackOff" };
-        report.send_modify(|state| {
-            state.ready = false;
-            state.started = false;
-            state.phase = Phase::Waiting { reason, message: exit.message.clone() };
-            state.last = Some(exit);
-        });
-        tokio::select! {
-            () = tokio::time::sleep(back_off) => {}
-            _ = told_to_stop(&mut stop) => return,
-        }
-        back_off = (back_off * 2).min(LAST_BACK_OFF);
-        report.send_modify(|state| state.restarts += 1);
+        before = Some(ended);
     }
 }
 
-fn restarts(plan: &Plan, exit: &Exit) -> bool {
-    match plan.pod_spec.restart_policy.as_deref() {
-        Some("Never") => false,
-        Some("OnFailure") => exit.code != 0,
-        // Always, the default; an init container is done when it ends well.
-        _ => !plan.init || exit.code != 0,
-    }
+/// One life of a container: its process and what watches it.
+struct Life<'a> {
+    pod: &'a PodContext,
+    container: &'a Container,
+    child: Child,
+    group: Pid,
+    since: jiff::Timestamp,
+    setpriv: Vec<String>,
+    environment: Environment,
+    error: PathBuf,
 }
 
-fn start(plan: &Plan) -> Result<Child> {
-    let program = plan.program.as_ref().with_context(|| {
-        format!(
-            "image {:?} stands for no program in this lab; give it one with --image NAME=PROGRAM",
-            plan.container.image.as_deref().unwrap_or_default()
-        )
-    })?;
-    let privileges = Privileges::of(&plan.pod_spec, &plan.container)?;
-    std::fs::create_dir_all(&plan.directory)?;
-    let sandbox = Sandbox {
-        network: plan.network.as_deref(),
-        program,
-        arguments: plan.arguments.clone(),
-        mounts: plan
-            .mounts
-            .iter()
-            .map(|(source, target, read_only)| Mount {
-                source: source.clone(),
-                target: target.clone(),
-                read_only: *read_only,
+impl<'a> Life<'a> {
+    /// Starts the process, as often as it takes, until the pod is to end.
+    async fn begin(
+        pod: &'a PodContext,
+        container: &'a Container,
+        before: Option<Ended>,
+        stop: &mut Stop,
+    ) -> Option<Self> {
+        let mut said = String::new();
+        loop {
+            if stop.deadline().is_some() {
+                return None;
+            }
+            let report = pod.reported(&container.name);
+            let refusal = match Self::start(pod, container).await {
+                Ok(life) => {
+                    pod.report(
+                        &container.name,
+                        Report {
+                            state: State::Running { since: life.since },
+                            restarts: report.restarts + i32::from(before.is_some()),
+                            last: before.or(report.last),
+                            started: false,
+                            ready: false,
+                        },
+                    );
+                    return Some(life);
+                }
+                Err(refusal) => refusal,
+            };
+            let mut reason = refusal.reason;
+            if refusal.message == said {
+                if reason == "ErrImagePull" {
+                    reason = "ImagePullBackOff";
+                }
+            } else {
+                pod.warn(
+                    "Failed",
+                    &format!("{}: {}", container.name, refusal.message),
+                );
+                said.clone_from(&refusal.message);
+            }
+            let state = State::Waiting {
+                reason: reason.into(),
+                message: refusal.message,
+            };
+            let last = before.clone().or_else(|| report.last.clone());
+            pod.report(
+                &container.name,
+                Report {
+                    state,
+                    last,
+                    ..report
+                },
+            );
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                _ = stop.asked() => return None,
+            }
+        }
+    }
+
+    async fn start(pod: &'a PodContext, container: &'a Container) -> Result<Self, Refusal> {
+        let reference = container.image.as_deref().unwrap_or_default();
+        let program =
+            image::program(&pod.shared.spec.images, reference).map_err(|message| Refusal {
+                reason: "ErrImagePull",
+                message,
+            })?;
+        Self::launch(pod, container, program)
+            .await
+            .map_err(|error| Refusal {
+                reason: "CreateContainerConfigError",
+                message: format!("{error:#}"),
             })
-            .collect(),
-        privileges: &privileges,
-        directory: &plan.directory,
-    };
-    let output = File::options().create(true).append(true).open(&plan.log)?;
-    let mut command = sandbox.command()?;
-    command
-        .env_clear()
-        .envs(&plan.environment)
-        .current_dir("/")
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stderr(output.try_clone()?)
-        .stdout(output);
-    tokio::process::Command::from(command).spawn().context("start the container's program")
-}
-
-/// What a probe has to say.
-enum Word {
-    Started,
-    Ready(bool),
-    Dead,
-}
-
-async fn supervise(
-    plan: &Plan,
-    mut child: Child,
-    report: &watch::Sender<ContainerState>,
-    stop: &mut Stop,
-) -> Exit {
-    let began = Timestamp::now();
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-    let (words, mut heard) = mpsc::unbounded_channel();
-    let mut probing = JoinSet::new();
-    if plan.container.startup_probe.is_some() {
-        report.send_modify(|state| state.phase = Phase::Running { since: began });
-        spawn_startup(plan, &words, &mut probing);
-    } else {
-        let ready = !plan.init && plan.container.readiness_probe.is_none();
-        report.send_modify(|state| {
-            state.phase = Phase::Running { since: began };
-            state.started = true;
-            state.ready = ready;
-        });
-        spawn_others(plan, &words, &mut probing);
     }
-    let mut message = String::new();
-    let status = loop {
-        tokio::select! {
-            status = child.wait() => break status,
-            Some(word) = heard.recv() => match word {
-                Word::Started => {
-                    let ready = plan.container.readiness_probe.is_none();
-                    report.send_modify(|state| {
-                        state.started = true;
-                        state.ready = ready;
-                    });
-                    spawn_others(plan, &words, &mut probing);
-                }
-                Word::Ready(ready) => report.send_modify(|state| state.ready = ready),
-                Word::Dead => {
-                    message = "its liveness or startup probe failed".into();
-                    let grace = plan.pod_spec.termination_grace_period_seconds.unwrap_or(30);
-                    let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(30));
-                    break end(&mut child, group, grace).await;
-                }
-            },
-            grace = told_to_stop(stop) => {
-                let deadline = tokio::time::Instant::now() + grace;
-                if let Some(hook) =
-                    plan.container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref())
-                {
-                    let hook = pre_stop(plan, hook);
-                    if tokio::time::timeout_at(deadline, hook).await.is_err() {
-                        eprintln!("preStop of {} outlived the grace period", plan.container.name);
+
+    async fn launch(pod: &'a PodContext, container: &'a Container, image: &Path) -> Result<Self> {
+        if container
+            .lifecycle
+            .as_ref()
+            .is_some_and(|l| l.post_start.is_some())
+        {
+            bail!("lifecycle.postStart is not known here");
+        }
+        let spec = pod.pod.spec.as_ref().context("a pod without a spec")?;
+        let privileges = Privileges::of(spec, container)?;
+        if !privileges.is_mapped() {
+            eprintln!(
+                "pod {}: container {} asks for user {}, whom an unprivileged user's lab does not \
+                 have; it runs as the lab's root without capabilities",
+                pod.title(),
+                container.name,
+                privileges.user
+            );
+        }
+        let environment = pod.environment(container).await?;
+        let directory = pod.directory.join("containers").join(&container.name);
+        fs::create_dir_all(&directory)?;
+        let expanded = |words: &Option<Vec<String>>| -> Vec<String> {
+            let words = words.iter().flatten();
+            words.map(|word| env::expand(word, &environment)).collect()
+        };
+        let (program, mut arguments) = image::entry_point(
+            image,
+            container.image.as_deref().unwrap_or_default(),
+            &expanded(&container.command),
+        );
+        arguments.extend(expanded(&container.args));
+        let mut setpriv = vec![pod.shared.setpriv.to_string_lossy().into_owned()];
+        setpriv.extend(privileges.setpriv());
+        let sandbox = Sandbox {
+            network: pod.network.clone(),
+            hostname: pod.network.is_some().then(|| pod.pod.name_any()),
+            program,
+            arguments,
+            working_directory: container.working_dir.clone().map(PathBuf::from),
+            mounts: mounts(pod, container)?,
+            read_only_root: privileges.read_only_root,
+            other_user: privileges.changes_user(),
+            setpriv: setpriv.clone(),
+            error: directory.join("error"),
+        };
+        let file = directory.join("sandbox.json");
+        fs::write(&file, serde_json::to_vec_pretty(&sandbox)?)?;
+        let log = pod.log(&container.name);
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .with_context(|| format!("open {}", log.display()))?;
+        let child = Command::new(std::env::current_exe()?)
+            .arg("__container")
+            .arg(&file)
+            .env_clear()
+            .envs(&environment)
+            .stdin(Stdio::null())
+            .stderr(output.try_clone()?)
+            .stdout(output)
+            .process_group(0)
+            .spawn()
+            .context("start the container's process")?;
+        let pid = child
+            .id()
+            .context("a process that was just started has an id")?;
+        Ok(Self {
+            pod,
+            container,
+            child,
+            group: Pid::from_raw(i32::try_from(pid).context("a process id fits pid_t")?),
+            since: jiff::Timestamp::now(),
+            setpriv,
+            environment,
+            error: sandbox.error,
+        })
+    }
+
+    /// Probes the process until it ends, and ends it when it must.
+    async fn supervise(&mut self, stop: &mut Stop) -> Ended {
+        let (findings, mut found) = mpsc::unbounded_channel();
+        let mut probing = JoinSet::new();
+        if self.container.startup_probe.is_some() {
+            self.probe(Role::Startup, &mut probing, &findings);
+        } else {
+            self.started(&mut probing, &findings);
+        }
+        let mut ending: Option<BoxFuture<'static, ()>> = None;
+        let mut unhealthy = None;
+        let status = loop {
+            tokio::select! {
+                status = self.child.wait() => break status,
+                Some(finding) = found.recv() => {
+                    if let Some(message) = self.take_in(finding, &mut probing, &findings)
+                        && ending.is_none()
+                    {
+                        let limit = Instant::now() + self.probe_grace();
+                        ending = Some(self.end(stop.clone(), limit));
+                        unhealthy = Some(message);
                     }
                 }
-                let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-                break end(&mut child, group, left.max(Duration::from_secs(2))).await;
+                deadline = stop.asked(), if ending.is_none() => {
+                    ending = Some(self.end(stop.clone(), deadline));
+                }
+                // It ends after SIGKILL, which nothing survives.
+                () = async { if let Some(ending) = &mut ending { ending.await } },
+                    if ending.is_some() => ending = Some(futures::future::pending().boxed()),
+            }
+        };
+        // Whoever is left of the container's processes ends with the first.
+        let _ = killpg(self.group, Signal::SIGKILL);
+        self.ended(&status.unwrap_or_default(), unhealthy)
+    }
+
+    /// Takes a probe's finding in; a message says why the container must end.
+    fn take_in(
+        &self,
+        finding: Finding,
+        probing: &mut JoinSet<()>,
+        findings: &mpsc::UnboundedSender<Finding>,
+    ) -> Option<String> {
+        let role = finding.role;
+        if let Some(problem) = &finding.problem {
+            let message = format!("{role} probe of {} failed: {problem}", self.container.name);
+            self.pod.warn("Unhealthy", &message);
+            if role != Role::Readiness {
+                return Some(message);
             }
         }
-    };
-    // Nothing of the container outlives its main process.
-    if let Some(group) = group {
-        let _ = killpg(group, Signal::SIGKILL);
-    }
-    let code = status.map_or(137, exit_code);
-    Exit { code, began, ended: Timestamp::now(), message }
-}
-
-/// Waits for the order to stop and returns its grace; the end of the pod's own
-/// task is such an order, without grace.
-async fn told_to_stop(stop: &mut Stop) -> Duration {
-    stop.wait_for(Option::is_some).await.ok().and_then(|grace| *grace).unwrap_or_default()
-}
-
-async fn end(
-    child: &mut Child,
-    group: Option<Pid>,
-    grace: Duration,
-) -> std::io::Result<ExitStatus> {
-    if let Some(group) = group {
-        let _ = nix::sys::signal::kill(group, Signal::SIGTERM);
-    }
-    if let Ok(status) = tokio::time::timeout(grace, child.wait()).await {
-        return status;
-    }
-    child.kill().await?;
-    child.wait().await
-}
-
-fn exit_code(status: ExitStatus) -> i32 {
-    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(137)
-}
-
-async fn pre_stop(plan: &Plan, hook: &LifecycleHandler) {
-    if let Some(sleep) = &hook.sleep {
-        tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
-    } else if let Some([program, arguments @ ..]) =
-        hook.exec.as_ref().and_then(|exec| exec.command.as_deref())
-    {
-        let _ = tokio::process::Command::new(program)
-            .args(arguments)
-            .env_clear()
-            .envs(&plan.environment)
-            .output()
-            .await;
-    }
-}
-
-fn target(plan: &Plan) -> Target {
-    Target { address: plan.address, environment: plan.environment.clone() }
-}
-
-fn spawn_startup(plan: &Plan, words: &mpsc::UnboundedSender<Word>, tasks: &mut JoinSet<()>) {
-    let Some(probe) = plan.container.startup_probe.clone() else { return };
-    let words = words.clone();
-    // Failures count from the start, so "good" is told by the first success.
-    let failing = words.clone();
-    let limit = probe.failure_threshold.unwrap_or(3).max(1);
-    let period = probe.period_seconds.unwrap_or(10).max(1);
-    let patience = u64::try_from(limit * period).unwrap_or(30);
-    let (container, target) = (plan.container.clone(), target(plan));
-    tasks.spawn(async move {
-        let succeeded = probes::run(probe, container, target, false, move |_| {
-            let _ = words.send(Word::Started);
-            false
-        });
-        if tokio::time::timeout(Duration::from_secs(patience), succeeded).await.is_err() {
-            let _ = failing.send(Word::Dead);
+        match role {
+            Role::Startup => self.started(probing, findings),
+            Role::Readiness => self.change(|report| report.ready = finding.problem.is_none()),
+            Role::Liveness => {}
         }
-    });
+        None
+    }
+
+    /// The container is up: from now on it must live and may be ready.
+    fn started(&self, probing: &mut JoinSet<()>, findings: &mpsc::UnboundedSender<Finding>) {
+        let ready = self.container.readiness_probe.is_none();
+        self.change(|report| {
+            report.started = true;
+            report.ready = ready;
+        });
+        self.probe(Role::Liveness, probing, findings);
+        self.probe(Role::Readiness, probing, findings);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Report)) {
+        let mut report = self.pod.reported(&self.container.name);
+        change(&mut report);
+        self.pod.report(&self.container.name, report);
+    }
+
+    fn probe(
+        &self,
+        role: Role,
+        probing: &mut JoinSet<()>,
+        findings: &mpsc::UnboundedSender<Finding>,
+    ) {
+        let probe = match role {
+            Role::Startup => &self.container.startup_probe,
+            Role::Liveness => &self.container.liveness_probe,
+            Role::Readiness => &self.container.readiness_probe,
+        };
+        if let Some(probe) = probe {
+            probing.spawn(probes::run(
+                role,
+                probe.clone(),
+                self.container.clone(),
+                self.target(),
+                findings.clone(),
+            ));
+        }
+    }
+
+    fn target(&self) -> Target {
+        Target {
+            address: self.pod.addresses.first().copied(),
+            environment: self.environment.clone(),
+            enter: ["nsenter", "--mount", "--net", "--uts", "--wd=/"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain([format!("--target={}", self.group), "--".into()])
+                .chain(self.setpriv.iter().cloned())
+                .chain(["--".into()])
+                .collect(),
+        }
+    }
+
+    /// How long a container that failed a probe has to end itself.
+    fn probe_grace(&self) -> Duration {
+        let probes = [
+            &self.container.startup_probe,
+            &self.container.liveness_probe,
+        ];
+        let own = probes
+            .into_iter()
+            .flatten()
+            .find_map(|probe| probe.termination_grace_period_seconds);
+        let pods = self
+            .pod
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.termination_grace_period_seconds);
+        let seconds = own.or(pods).unwrap_or(30);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    }
+
+    /// Asks the container to end: preStop, SIGTERM, and SIGKILL when the time
+    /// is up.
+    fn end(&self, mut stop: Stop, limit: Instant) -> BoxFuture<'static, ()> {
+        let hook = self
+            .container
+            .lifecycle
+            .as_ref()
+            .and_then(|l| l.pre_stop.clone());
+        let (group, target, container) = (self.group, self.target(), self.container.clone());
+        let title = self.pod.title();
+        async move {
+            if let Some(hook) = hook {
+                tokio::select! {
+                    result = probes::hook(&hook, &container, &target) => {
+                        if let Err(error) = result {
+                            eprintln!("pod {title}: preStop of {}: {error:#}", container.name);
+                        }
+                    }
+                    () = stop.passed(limit) => {}
+                }
+            }
+            let _ = killpg(group, Signal::SIGTERM);
+            stop.passed(limit).await;
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+        .boxed()
+    }
+
+    fn ended(&self, status: &ExitStatus, unhealthy: Option<String>) -> Ended {
+        let refused = fs::read_to_string(&self.error).unwrap_or_default();
+        let (exit_code, reason, message) = if refused.is_empty() {
+            let code = exit_code(*status);
+            let reason = if code == 0 { "Completed" } else { "Error" };
+            (code, reason, unhealthy.unwrap_or_default())
+        } else {
+            // As a runtime says it that could not make the container.
+            (128, "StartError", refused)
+        };
+        Ended {
+            exit_code,
+            signal: status.signal(),
+            reason: reason.into(),
+            message,
+            since: self.since,
+            until: jiff::Timestamp::now(),
+        }
+    }
 }
 
-fn spawn_others(plan: &Plan, words: &mpsc::UnboundedSender<Word>, tasks: &mut JoinSet<()>) {
-    if let Some(probe) = plan.container.readiness_probe.clone() {
-        let words = words.clone();
-        let (container, target) = (plan.container.clone(), target(plan));
-        tasks.spawn(probes::run(probe, container, target, false, move |ready| {
-            words.send(Word::Ready(ready)).is_ok()
-        }));
+/// The exit code, or 128 and the signal, as a shell says it.
+fn exit_code(status: ExitStatus) -> i32 {
+    status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(255)
+}
+
+fn mounts(pod: &PodContext, container: &Container) -> Result<Vec<Mount>> {
+    container
+        .volume_mounts
+        .iter()
+        .flatten()
+        .map(|mount| {
+            let volume = pod
+                .volumes
+                .get(&mount.name)
+                .with_context(|| format!("the pod has no volume {:?}", mount.name))?;
+            let source = match mount.sub_path.as_deref().filter(|path| !path.is_empty()) {
+                None => volume.path.clone(),
+                Some(sub_path) => volumes::below(&volume.path, sub_path)?,
+            };
+            if !source.exists() && volume.writable {
+                fs::create_dir_all(&source)?;
+            }
+            Ok(Mount {
+                source,
+                target: PathBuf::from(&mount.mount_path),
+                read_only: !volume.writable || mount.read_only == Some(true),
+            })
+        })
+        .collect()
+}
+
+impl PodContext {
+    /// A container's environment.
+    async fn environment(&self, container: &Container) -> Result<Environment> {
+        let mut base = self.shared.api_server().await?.clone();
+        let pod = &self.pod;
+        let process = format!("{}/{}", self.title(), container.name);
+        let hostname = match self.network {
+            Some(_) => pod.name_any(),
+            None => self.shared.spec.name.clone(),
+        };
+        for (name, value) in [
+            (POD, process.as_str()),
+            (NODE, &self.shared.spec.name),
+            ("HOSTNAME", &hostname),
+            (
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            ),
+        ] {
+            base.insert(name.to_owned(), value.to_owned());
+        }
+        env::resolve(&self.shared.client, &self.fields(), container, base).await
     }
-    if let Some(probe) = plan.container.liveness_probe.clone() {
-        let words = words.clone();
-        let (container, target) = (plan.container.clone(), target(plan));
-        tasks.spawn(probes::run(probe, container, target, true, move |alive| {
-            !alive && words.send(Word::Dead).is_ok()
-        }));
+
+    /// What the downward API reads.
+    pub(super) fn fields(&self) -> PodFields<'_> {
+        PodFields {
+            pod: &self.pod,
+            pod_ips: &self.addresses,
+            host_ips: &self.shared.spec.internal_addresses,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_an_exit_code_above_128() {
+        assert_eq!(exit_code(ExitStatus::from_raw(0)), 0);
+        assert_eq!(exit_code(ExitStatus::from_raw(3 << 8)), 3);
+        assert_eq!(exit_code(ExitStatus::from_raw(9)), 137);
+    }
+
+    #[test]
+    fn a_restart_policy_decides_by_the_result() {
+        assert!(Restart::Always.applies(true));
+        assert!(Restart::OnFailure.applies(false));
+        assert!(!Restart::OnFailure.applies(true));
+        assert!(!Restart::Never.applies(false));
+    }
+
+    #[tokio::test]
+    async fn a_deadline_may_come_nearer() {
+        let begin = Instant::now();
+        let (sender, receiver) = watch::channel(Some(begin + Duration::from_secs(30)));
+        let mut stop = Stop(receiver);
+        let waiting = tokio::spawn(async move {
+            stop.passed(begin + Duration::from_secs(60)).await;
+        });
+        sender.send_replace(Some(begin + Duration::from_millis(20)));
+        let limit = Duration::from_secs(10);
+        assert!(tokio::time::timeout(limit, waiting).await.is_ok());
+        assert!(begin.elapsed() >= Duration::from_millis(20));
     }
 }

@@ -2,6 +2,7 @@
 //! fields, to ConfigMaps and to Secrets, and `$(NAME)` in values and arguments.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret};
@@ -14,8 +15,8 @@ pub(super) type Environment = BTreeMap<String, String>;
 /// What the pod's fields are read from.
 pub(super) struct PodFields<'a> {
     pub(super) pod: &'a Pod,
-    pub(super) pod_ips: &'a [String],
-    pub(super) host_ips: &'a [String],
+    pub(super) pod_ips: &'a [IpAddr],
+    pub(super) host_ips: &'a [IpAddr],
 }
 
 /// The environment of a container, references resolved.
@@ -29,14 +30,18 @@ pub(super) async fn resolve(
     let mut environment = base;
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.clone().unwrap_or_default();
-        let mut values = Environment::new();
+        let mut values = Values::new();
         if let Some(map) = &source.config_map_ref {
             values = config_map(client, &namespace, &map.name, map.optional).await?;
         }
         if let Some(secret) = &source.secret_ref {
             values = self::secret(client, &namespace, &secret.name, secret.optional).await?;
         }
-        environment.extend(values.into_iter().map(|(key, value)| (prefix.clone() + &key, value)));
+        environment.extend(
+            values
+                .iter()
+                .map(|(key, value)| (format!("{prefix}{key}"), text(value))),
+        );
     }
     for variable in container.env.iter().flatten() {
         let value = match (&variable.value, &variable.value_from) {
@@ -73,15 +78,14 @@ async fn referred(
     bail!("only fieldRef, configMapKeyRef and secretKeyRef are known here")
 }
 
-fn pick(
-    values: &Environment,
-    name: &str,
-    key: &str,
-    optional: Option<bool>,
-) -> Result<Option<String>> {
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).into_owned()
+}
+
+fn pick(values: &Values, name: &str, key: &str, optional: Option<bool>) -> Result<Option<String>> {
     match values.get(key) {
         None if optional != Some(true) => bail!("{name:?} has no key {key:?}"),
-        value => Ok(value.cloned()),
+        value => Ok(value.map(|value| text(value))),
     }
 }
 
@@ -96,14 +100,16 @@ pub(super) fn field(fields: &PodFields<'_>, path: &str) -> Result<String> {
         "metadata.name" => pod.name_any(),
         "metadata.namespace" => pod.namespace().unwrap_or_default(),
         "metadata.uid" => pod.uid().unwrap_or_default(),
-        "spec.nodeName" => spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
-        "spec.serviceAccountName" => {
-            spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default()
-        }
-        "status.podIP" => fields.pod_ips.first().cloned().unwrap_or_default(),
-        "status.podIPs" => fields.pod_ips.join(","),
-        "status.hostIP" => fields.host_ips.first().cloned().unwrap_or_default(),
-        "status.hostIPs" => fields.host_ips.join(","),
+        "spec.nodeName" => spec
+            .and_then(|spec| spec.node_name.clone())
+            .unwrap_or_default(),
+        "spec.serviceAccountName" => spec
+            .and_then(|spec| spec.service_account_name.clone())
+            .unwrap_or_default(),
+        "status.podIP" => first(fields.pod_ips),
+        "status.podIPs" => joined(fields.pod_ips),
+        "status.hostIP" => first(fields.host_ips),
+        "status.hostIPs" => joined(fields.host_ips),
         other => {
             if let Some(key) = quoted(other, "metadata.labels['") {
                 pod.labels().get(&key).cloned().unwrap_or_default()
@@ -116,37 +122,65 @@ pub(super) fn field(fields: &PodFields<'_>, path: &str) -> Result<String> {
     })
 }
 
-/// The text values of a ConfigMap; none if it may be missing and is.
+fn first(addresses: &[IpAddr]) -> String {
+    addresses
+        .first()
+        .map(ToString::to_string)
+        .unwrap_or_default()
+}
+
+fn joined(addresses: &[IpAddr]) -> String {
+    let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    texts.join(",")
+}
+
+/// Keys and values of a ConfigMap or a Secret.
+pub(super) type Values = BTreeMap<String, Vec<u8>>;
+
+/// The values of a ConfigMap; none if it may be missing and is.
 pub(super) async fn config_map(
     client: &Client,
     namespace: &str,
     name: &str,
     optional: Option<bool>,
-) -> Result<Environment> {
+) -> Result<Values> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    match maps.get_opt(name).await? {
-        Some(map) => Ok(map.data.unwrap_or_default()),
-        None if optional == Some(true) => Ok(Environment::new()),
+    let found = maps
+        .get_opt(name)
+        .await
+        .with_context(|| format!("read ConfigMap {namespace}/{name}"))?;
+    match found {
+        Some(map) => {
+            let texts = map.data.unwrap_or_default().into_iter();
+            let binaries = map.binary_data.unwrap_or_default().into_iter();
+            Ok(texts
+                .map(|(key, text)| (key, text.into_bytes()))
+                .chain(binaries.map(|(key, bytes)| (key, bytes.0)))
+                .collect())
+        }
+        None if optional == Some(true) => Ok(Values::new()),
         None => bail!("ConfigMap {namespace}/{name} does not exist"),
     }
 }
 
-/// The text values of a Secret; none if it may be missing and is.
+/// The values of a Secret; none if it may be missing and is.
 pub(super) async fn secret(
     client: &Client,
     namespace: &str,
     name: &str,
     optional: Option<bool>,
-) -> Result<Environment> {
+) -> Result<Values> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    match secrets.get_opt(name).await? {
-        Some(secret) => secret
-            .data
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(key, value)| Ok((key, String::from_utf8(value.0)?)))
-            .collect(),
-        None if optional == Some(true) => Ok(Environment::new()),
+    let found = secrets
+        .get_opt(name)
+        .await
+        .with_context(|| format!("read Secret {namespace}/{name}"))?;
+    match found {
+        Some(secret) => {
+            let data = secret.data.unwrap_or_default().into_iter();
+            Ok(data.map(|(key, bytes)| (key, bytes.0)).collect())
+        }
+        None if optional == Some(true) => Ok(Values::new()),
         None => bail!("Secret {namespace}/{name} does not exist"),
     }
 }
@@ -162,12 +196,13 @@ pub(super) fn expand(text: &str, environment: &Environment) -> String {
         if let Some(after) = rest.strip_prefix('$') {
             expanded.push('$');
             rest = after;
-        } else if let Some((name, after)) =
-            rest.strip_prefix('(').and_then(|inner| inner.split_once(')'))
+        } else if let Some((name, after)) = rest
+            .strip_prefix('(')
+            .and_then(|inner| inner.split_once(')'))
         {
             match environment.get(name) {
                 Some(value) => expanded.push_str(value),
-                None => expanded.push_str(&format!("$({name})")),
+                None => expanded.extend(["$(", name, ")"]),
             }
             rest = after;
         } else {
@@ -193,7 +228,11 @@ mod tests {
     fn a_field_path_may_name_a_label() {
         let mut pod = Pod::default();
         pod.metadata.labels = Some([("app".to_owned(), "web".to_owned())].into());
-        let fields = PodFields { pod: &pod, pod_ips: &[], host_ips: &[] };
+        let fields = PodFields {
+            pod: &pod,
+            pod_ips: &[],
+            host_ips: &[],
+        };
         assert_eq!(field(&fields, "metadata.labels['app']").unwrap(), "web");
         assert!(field(&fields, "spec.hostname").is_err());
     }

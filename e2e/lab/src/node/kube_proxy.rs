@@ -1,6 +1,7 @@
 //! kube-proxy, the real one, with the node's own configuration.
 
 use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,15 @@ use crate::process::{NODE, PROCESS};
 /// Runs kube-proxy, again whenever it ends.
 pub(super) async fn run(spec: Arc<NodeSpec>) -> Result<()> {
     let file = configure(&spec)?;
-    let program = spec.programs.get("kube-proxy").context("no program kube-proxy")?;
-    let log = spec.logs.parent().unwrap_or(&spec.logs).join(format!("kube-proxy-{}.log", spec.name));
+    let program = spec
+        .programs
+        .get("kube-proxy")
+        .context("no program kube-proxy")?;
+    let log = spec
+        .logs
+        .parent()
+        .unwrap_or(&spec.logs)
+        .join(format!("kube-proxy-{}.log", spec.name));
     loop {
         let output = File::options().create(true).append(true).open(&log)?;
         let mut child = tokio::process::Command::new(program)
@@ -30,21 +38,37 @@ pub(super) async fn run(spec: Arc<NodeSpec>) -> Result<()> {
             .spawn()
             .context("start kube-proxy")?;
         let status = child.wait().await?;
-        eprintln!("node {}: kube-proxy ended ({status}); starting it again", spec.name);
+        eprintln!(
+            "node {}: kube-proxy ended ({status}); starting it again",
+            spec.name
+        );
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
-fn configure(spec: &NodeSpec) -> Result<std::path::PathBuf> {
+fn configure(spec: &NodeSpec) -> Result<PathBuf> {
     let kubeconfig = spec.directory.join("kube-proxy.kubeconfig");
-    write_kubeconfig(&kubeconfig, &spec.api_server, &spec.ca_file, &spec.proxy_token)?;
+    write_kubeconfig(
+        &kubeconfig,
+        &spec.api_server,
+        &spec.ca_file,
+        &spec.proxy_token,
+    )?;
     let cluster_cidr = match spec.families {
         Families::Ipv4 => plan::CLUSTER_CIDR_V4.to_owned(),
         Families::Ipv6 => plan::CLUSTER_CIDR_V6.to_owned(),
         Families::Dual => format!("{},{}", plan::CLUSTER_CIDR_V4, plan::CLUSTER_CIDR_V6),
     };
-    let wildcard = if spec.families.has_v4() { "0.0.0.0" } else { "::" };
-    let bracketed = if spec.families.has_v4() { "0.0.0.0" } else { "[::]" };
+    let wildcard = if spec.families.has_v4() {
+        "0.0.0.0"
+    } else {
+        "::"
+    };
+    let bracketed = if spec.families.has_v4() {
+        "0.0.0.0"
+    } else {
+        "[::]"
+    };
     let quick = json!({"minSyncPeriod": "100ms", "syncPeriod": "30s"});
     let configuration = json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",

@@ -12,14 +12,18 @@
 //! ```
 //!
 //! It runs in the node's network namespace, in pid and mount namespaces of its
-//! own: when their first process ends, the node's pods end with it.
+//! own: when their first process ends, the node's pods end with it, and so do
+//! their network namespaces and wires.
 
 mod agent;
+mod backoff;
 mod container;
 mod env;
+mod image;
 mod kube_proxy;
 mod network;
 mod pod;
+mod privileges;
 mod probes;
 mod register;
 mod sandbox;
@@ -28,14 +32,25 @@ mod status;
 mod volumes;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use crate::controlplane::write_kubeconfig;
 use crate::isolate;
+pub(crate) use sandbox::become_container;
 use spec::NodeSpec;
+
+/// A watch is begun anew so often: a node that was cut off from the API server
+/// hears of changes this long after the cut at the latest, and does not wait
+/// for TCP to find out.
+const WATCH_SECONDS: u32 = 8;
+/// The API server's silence after which a connection is given up; longer than
+/// a watch without events.
+const SILENCE: Duration = Duration::from_secs(12);
 
 /// Joins the cluster and runs pods until killed.
 pub async fn run(spec: NodeSpec) -> Result<()> {
@@ -44,27 +59,56 @@ pub async fn run(spec: NodeSpec) -> Result<()> {
     private_files(&spec)?;
     let kubeconfig = spec.directory.join("kubelet.kubeconfig");
     write_kubeconfig(&kubeconfig, &spec.api_server, &spec.ca_file, &spec.token)?;
-    let config = kube::Config::from_custom_kubeconfig(
+    let mut config = kube::Config::from_custom_kubeconfig(
         kube::config::Kubeconfig::read_from(&kubeconfig)?,
         &kube::config::KubeConfigOptions::default(),
     )
     .await?;
+    config.connect_timeout = Some(Duration::from_secs(2));
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
     let client = kube::Client::try_from(config)?;
     register::join(&client, &spec).await?;
     tokio::try_join!(
-        register::stay_alive(client.clone(), spec.clone()),
+        register::keep_lease(client.clone(), spec.clone()),
+        register::stay_ready(client.clone(), spec.clone()),
         kube_proxy::run(spec.clone()),
-        agent::run(client, spec.clone()),
+        agent::run(client, spec),
     )?;
     Ok(())
 }
 
-/// What a machine has of its own and the nodes of a lab would share.
+/// Gives the node what a machine has of its own and the nodes of a lab would
+/// share: `/run`, with the names of its network namespaces and the lock of
+/// xtables, and a name.
 fn private_files(spec: &NodeSpec) -> Result<()> {
-    let lock = spec.directory.join("xtables.lock");
-    for file in [lock.as_path(), "/run/xtables.lock".as_ref()] {
-        fs::File::options().create(true).append(true).open(file)?;
+    let run = spec.directory.join("run");
+    let lab = Path::new("/run/herald-lab");
+    fs::create_dir_all(&run)?;
+    isolate::run(
+        Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "mode=755", "tmpfs"])
+            .arg(&run),
+    )?;
+    for directory in ["herald-lab", "lock", "netns", "secrets"] {
+        fs::create_dir(run.join(directory))?;
     }
-    isolate::run(Command::new("mount").arg("--bind").arg(&lock).arg("/run/xtables.lock"))?;
+    // The lab's files stay in sight, under the same name.
+    isolate::run(
+        Command::new("mount")
+            .arg("--rbind")
+            .arg(lab)
+            .arg(run.join("herald-lab")),
+    )?;
+    isolate::run(Command::new("mount").arg("--rbind").arg(&run).arg("/run"))?;
     isolate::run(Command::new("hostname").arg(&spec.name)).context("name the node")
+}
+
+/// Path of a program of the machine.
+fn which(name: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .find(|candidate| candidate.is_file())
+        .with_context(|| format!("find {name} in PATH"))
 }

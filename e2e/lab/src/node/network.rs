@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -45,10 +46,12 @@ impl Indices {
     }
 }
 
-/// The network of one pod; removed when dropped.
+/// The network of one pod.
 pub(super) struct PodNetwork {
     /// Name of its network namespace.
-    pub(super) namespace: String,
+    namespace: String,
+    /// The node's end of its wire.
+    port: String,
     /// Its addresses, one a family.
     pub(super) addresses: Vec<IpAddr>,
     index: u8,
@@ -60,38 +63,70 @@ impl PodNetworks {
         let cidrs = spec
             .pod_cidrs
             .iter()
-            .map(|cidr| cidr.parse().with_context(|| format!("parse pod network {cidr:?}")))
+            .map(|cidr| {
+                cidr.parse()
+                    .with_context(|| format!("parse pod network {cidr:?}"))
+            })
             .collect::<Result<_>>()?;
-        Ok(Self { cidrs: Arc::new(cidrs), indices: Arc::default() })
+        Ok(Self {
+            cidrs: Arc::new(cidrs),
+            indices: Arc::default(),
+        })
     }
 
     /// Makes the namespace, the wires and the routes of a pod.
     pub(super) fn attach(&self, uid: &str) -> Result<PodNetwork> {
-        let short: String = uid.chars().filter(char::is_ascii_alphanumeric).take(10).collect();
+        let short: String = uid
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take(10)
+            .collect();
         let Some(index) = self.indices.lock().expect("no holder panics").take() else {
             bail!("the node's pod network has no address left");
         };
         let network = PodNetwork {
             namespace: format!("pod-{short}"),
-            addresses: self.cidrs.iter().filter_map(|cidr| nth(cidr, index)).collect(),
+            port: format!("veth{short}"),
+            addresses: self
+                .cidrs
+                .iter()
+                .filter_map(|cidr| nth(cidr, index))
+                .collect(),
             index,
             indices: self.indices.clone(),
         };
-        network.connect(&format!("veth{short}"))?;
-        Ok(network)
+        match network.connect() {
+            Ok(()) => Ok(network),
+            Err(error) => {
+                network.detach();
+                Err(error)
+            }
+        }
     }
 }
 
 impl PodNetwork {
-    fn connect(&self, port: &str) -> Result<()> {
-        let namespace = &self.namespace;
+    /// File of the network namespace.
+    pub(super) fn file(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.namespace)
+    }
+
+    fn connect(&self) -> Result<()> {
+        let Self {
+            namespace, port, ..
+        } = self;
         batch(None, &format!("netns add {namespace}\n"))?;
+        // Addresses are usable at once; and any user may bind to port 80, as
+        // container runtimes have it.
         feed(
-            Command::new("nsenter").arg(format!("--net=/run/netns/{namespace}")).arg("sh"),
+            Command::new("nsenter")
+                .arg(format!("--net=/run/netns/{namespace}"))
+                .arg("sh"),
             "set -e\n\
              echo 0 > /proc/sys/net/ipv6/conf/all/accept_dad\n\
              echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad\n\
-             echo 0 > /proc/sys/net/ipv6/conf/default/accept_ra\n",
+             echo 0 > /proc/sys/net/ipv6/conf/default/accept_ra\n\
+             echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start\n",
         )?;
         let mut node = format!("link add {port} type veth peer name eth0 netns {namespace}\n");
         writeln!(node, "link set {port} up")?;
@@ -116,25 +151,27 @@ impl PodNetwork {
         batch(None, &node)?;
         batch(Some(namespace), &pod)
     }
-}
 
-impl Drop for PodNetwork {
-    fn drop(&mut self) {
-        if let Err(error) =
-            isolate::run(Command::new("ip").args(["netns", "delete", &self.namespace]))
-        {
+    /// Removes it; the addresses may be used again, though not soon.
+    pub(super) fn detach(self) {
+        // The wire first: a namespace takes its interfaces with it only after
+        // a while, and so long would the routes stay.
+        let link = isolate::run(Command::new("ip").args(["link", "delete", &self.port]));
+        let namespace = isolate::run(Command::new("ip").args(["netns", "delete", &self.namespace]));
+        if let Err(error) = link.and(namespace) {
             eprintln!("remove a pod's network: {error:#}");
         }
-        self.indices.lock().expect("no holder panics").used.remove(&self.index);
+        let mut indices = self.indices.lock().expect("no holder panics");
+        indices.used.remove(&self.index);
     }
 }
 
 fn nth(cidr: &IpNet, index: u8) -> Option<IpAddr> {
     match cidr {
         IpNet::V4(net) => net.hosts().nth(usize::from(index) - 1).map(IpAddr::V4),
-        IpNet::V6(net) => {
-            Some(IpAddr::V6((net.network().to_bits() + u128::from(index)).into()))
-        }
+        IpNet::V6(net) => Some(IpAddr::V6(
+            (net.network().to_bits() + u128::from(index)).into(),
+        )),
     }
 }
 

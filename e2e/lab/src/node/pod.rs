@@ -1,434 +1,521 @@
-//! The life of one pod: network, volumes, containers, status, end.
+//! One pod: from the moment it is bound to this node until it is gone from the
+//! API.
+//!
+//! ```text
+//!   run ─┬─ live      network, volumes, init containers, containers; writes the board
+//!        └─ publish   the board as status, whenever it changes
+//! ```
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use kube::ResourceExt as _;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
-use serde_json::{Value, json};
+use anyhow::{Error, Result};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec};
+use kube::api::{Api, DeleteParams, Preconditions};
+use kube::runtime::events::{Event, EventType};
+use kube::{Resource as _, ResourceExt as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::agent::Shared;
-use super::container::{self, Plan};
-use super::env::{self, Environment, PodFields};
+use super::container::{self, Restart, Stop};
 use super::network::PodNetwork;
-use super::status::{ContainerState, Phase, PodState};
-use super::volumes;
-use crate::process::{NODE, POD};
+use super::status::{self, Board, Ended, Report, Reporter, State};
+use super::volumes::{self, Prepared};
 
-/// Tokens live for an hour; they are made anew well before.
-const REFRESH: Duration = Duration::from_secs(40 * 60);
-/// What could not be set up is tried again after this long.
+/// How long to wait before what has failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+/// What a pod gets that is gone from the API without a grace period.
+const SHORT_GRACE: Duration = Duration::from_secs(1);
 
-/// A pod on this node.
-struct Running {
-    shared: Shared,
-    pod: Pod,
-    spec: PodSpec,
-    api: Api<Pod>,
-    directory: PathBuf,
-    network: Option<PodNetwork>,
-    pod_ips: Vec<String>,
-    host_ips: Vec<String>,
-    began: Timestamp,
-    /// The last status that was written.
-    written: Value,
+/// What a pod's containers share.
+pub(super) struct PodContext {
+    pub(super) shared: Shared,
+    /// As it was when it was accepted.
+    pub(super) pod: Pod,
+    pub(super) addresses: Vec<IpAddr>,
+    /// File of its network namespace; none is the node's.
+    pub(super) network: Option<PathBuf>,
+    /// Its private directory.
+    pub(super) directory: PathBuf,
+    pub(super) volumes: BTreeMap<String, Prepared>,
+    board: watch::Sender<Board>,
 }
 
-/// Runs a pod from its binding to its end. `None` on the channel means that it
-/// is gone from the API.
-pub(super) async fn run(shared: Shared, mut updates: watch::Receiver<Option<Pod>>) {
-    let Some(pod) = updates.borrow_and_update().clone() else { return };
-    let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
-    if finished(&pod) {
-        return;
-    }
-    let mut running = Running::new(shared, pod);
-    if let Err(error) = running.live(&mut updates).await {
-        eprintln!("pod {name}: {error:#}");
-    }
-    let _ = fs::remove_dir_all(&running.directory);
-}
-
-fn finished(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed")) && pod.metadata.deletion_timestamp.is_none()
-}
-
-impl Running {
-    fn new(shared: Shared, pod: Pod) -> Self {
-        let namespace = pod.namespace().unwrap_or_default();
-        let directory = shared.spec.directory.join("pods").join(pod.uid().unwrap_or_default());
-        let host_ips = shared.spec.internal_addresses.iter().map(ToString::to_string).collect();
-        Self {
-            api: Api::namespaced(shared.client.clone(), &namespace),
-            spec: pod.spec.clone().unwrap_or_default(),
-            shared,
-            pod,
-            directory,
-            network: None,
-            pod_ips: Vec::new(),
-            host_ips,
-            began: Timestamp::now(),
-            written: Value::Null,
-        }
+impl PodContext {
+    /// `namespace/name`.
+    pub(super) fn title(&self) -> String {
+        title(&self.pod)
     }
 
-    async fn live(&mut self, updates: &mut watch::Receiver<Option<Pod>>) -> Result<()> {
-        if self.pod.metadata.deletion_timestamp.is_none() {
-            self.connect()?;
-            let init = self.spec.init_containers.clone().unwrap_or_default();
-            let mut done = Vec::new();
-            for container in init {
-                let plan = self.plan_when_possible(container, true, updates).await?;
-                let Some(plan) = plan else { return self.finish().await };
-                match self.run_init(plan, &mut done, updates).await? {
-                    true => {}
-                    false => return self.finish().await,
-                }
-            }
-            let mut plans = Vec::new();
-            for container in self.spec.containers.clone() {
-                match self.plan_when_possible(container, false, updates).await? {
-                    Some(plan) => plans.push(plan),
-                    None => return self.finish().await,
-                }
-            }
-            self.run_containers(plans, &done, updates).await?;
-        }
-        if self.pod.metadata.deletion_timestamp.is_some() {
-            self.finish().await?;
-        }
-        Ok(())
-    }
-
-    /// Gives the pod its network: the node's, or one of its own.
-    fn connect(&mut self) -> Result<()> {
-        fs::create_dir_all(&self.directory)?;
-        if self.spec.host_network == Some(true) {
-            self.pod_ips.clone_from(&self.host_ips);
-            return Ok(());
-        }
-        let network = self.shared.networks.attach(&self.pod.uid().unwrap_or_default())?;
-        self.pod_ips = network.addresses.iter().map(ToString::to_string).collect();
-        self.network = Some(network);
-        Ok(())
-    }
-
-    /// Plans a container, again while what it refers to is missing. `None` if
-    /// the pod is deleted meanwhile.
-    async fn plan_when_possible(
-        &mut self,
-        container: Container,
-        init: bool,
-        updates: &mut watch::Receiver<Option<Pod>>,
-    ) -> Result<Option<Plan>> {
-        loop {
-            let error = match self.plan(&container, init).await {
-                Ok(plan) => return Ok(Some(plan)),
-                Err(error) => error,
-            };
-            let waiting = ContainerState {
-                phase: Phase::Waiting {
-                    reason: "CreateContainerConfigError",
-                    message: format!("{error:#}"),
-                },
-                ..ContainerState::default()
-            };
-            let states = vec![waiting; self.spec.containers.len()];
-            self.report(false, &[], &states).await;
-            tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
-                gone = self.deleted(updates) => {
-                    gone?;
-                    return Ok(None);
-                }
-            }
-        }
-    }
-
-    async fn plan(&self, container: &Container, init: bool) -> Result<Plan> {
-        let node = &self.shared.spec;
+    /// Where a container's output goes.
+    pub(super) fn log(&self, container: &str) -> PathBuf {
         let namespace = self.pod.namespace().unwrap_or_default();
         let name = self.pod.name_any();
-        let fields = self.fields();
-        let base = Environment::from([
-            ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()),
-            ("HOSTNAME".to_owned(), name.clone()),
-            ("HOME".to_owned(), "/".into()),
-            ("KUBERNETES_SERVICE_HOST".to_owned(), api_service(node.families.has_v4()).into()),
-            ("KUBERNETES_SERVICE_PORT".to_owned(), "443".into()),
-            (POD.to_owned(), format!("{namespace}/{name}/{}", container.name)),
-            (NODE.to_owned(), node.name.clone()),
-        ]);
-        let environment =
-            env::resolve(&self.shared.client, &fields, container, base).await?;
-        let image = image_name(container.image.as_deref().unwrap_or_default());
-        let mut arguments: Vec<String> = Vec::new();
-        let mut program = node.images.get(image).cloned();
-        let words = container.command.iter().flatten().chain(container.args.iter().flatten());
-        for word in words {
-            arguments.push(env::expand(word, &environment));
-        }
-        // `command` names a program of the image; the image is one program, so
-        // its path does not matter unless it is one of the node's own.
-        if container.command.as_ref().is_some_and(|command| !command.is_empty()) {
-            let first = PathBuf::from(arguments.remove(0));
-            if first.is_absolute() && first.is_file() {
-                program = program.map(|_| first);
-            }
-        }
-        let mut mounts = Vec::new();
-        for mount in container.volume_mounts.iter().flatten() {
-            let volume = self
-                .spec
-                .volumes
-                .iter()
-                .flatten()
-                .find(|volume| volume.name == mount.name)
-                .with_context(|| format!("no volume {:?}", mount.name))?;
-            let mut source =
-                volumes::prepare(&self.shared.client, &fields, volume, &self.directory).await?;
-            if let Some(sub_path) = &mount.sub_path {
-                source.push(sub_path);
-            }
-            let target = PathBuf::from(&mount.mount_path);
-            mounts.push((source, target, mount.read_only.unwrap_or(false)));
-        }
-        Ok(Plan {
-            pod_spec: self.spec.clone(),
-            container: container.clone(),
-            program,
-            arguments,
-            environment,
-            mounts,
-            network: self.network.as_ref().map(|network| network.namespace.clone()),
-            address: self.address()?,
-            directory: self.directory.join("containers").join(&container.name),
-            log: node.logs.join(format!("{namespace}_{name}_{}.log", container.name)),
-            init,
-        })
+        self.shared
+            .spec
+            .logs
+            .join(format!("{namespace}_{name}_{container}.log"))
     }
 
-    fn fields(&self) -> PodFields<'_> {
-        PodFields { pod: &self.pod, pod_ips: &self.pod_ips, host_ips: &self.host_ips }
+    /// What was last reported of a container.
+    pub(super) fn reported(&self, container: &str) -> Report {
+        let board = self.board.borrow();
+        let report = board.containers.get(container).cloned();
+        report.unwrap_or_else(|| Report::new(0, None))
     }
 
-    fn address(&self) -> Result<IpAddr> {
-        Ok(self.pod_ips.first().context("the pod has no address")?.parse()?)
+    /// Reports a container.
+    pub(super) fn report(&self, container: &str, report: Report) {
+        self.board.send_modify(|board| {
+            board.containers.insert(container.to_owned(), report);
+        });
     }
 
-    /// Runs an init container to its end; says whether it ended well.
-    async fn run_init(
-        &mut self,
-        plan: Plan,
-        done: &mut Vec<ContainerState>,
-        updates: &mut watch::Receiver<Option<Pod>>,
-    ) -> Result<bool> {
-        let (report, mut state) = watch::channel(ContainerState::default());
-        let (stop, stopped) = watch::channel(None);
-        let task = tokio::spawn(container::run(plan, report, stopped));
-        let waiting = vec![ContainerState::default(); self.spec.containers.len()];
-        loop {
-            let now = state.borrow_and_update().clone();
-            let ended = match &now.phase {
-                Phase::Ended(exit) => Some(exit.code == 0),
-                _ => None,
-            };
-            let mut states = done.clone();
-            states.push(now.clone());
-            self.report(false, &states, &waiting).await;
-            if let Some(well) = ended {
-                done.push(now);
-                return Ok(well);
-            }
-            tokio::select! {
-                changed = state.changed() => changed.context("an init container's task ended")?,
-                gone = self.deleted(updates) => {
-                    gone?;
-                    stop.send_replace(Some(self.grace()));
-                    task.await?;
-                    return Ok(false);
+    /// Tells the pod's owner by an event, in the background.
+    pub(super) fn warn(&self, reason: &str, message: &str) {
+        warn(&self.shared, &self.pod, reason, message);
+    }
+}
+
+fn title(pod: &Pod) -> String {
+    format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())
+}
+
+fn warn(shared: &Shared, pod: &Pod, reason: &str, message: &str) {
+    let event = Event {
+        type_: EventType::Warning,
+        reason: reason.to_owned(),
+        note: Some(message.chars().take(1000).collect()),
+        action: reason.to_owned(),
+        secondary: None,
+    };
+    let (events, pod) = (shared.events.clone(), pod.object_ref(&()));
+    tokio::spawn(async move {
+        // An event that does not get through is lost, as it is meant to be.
+        let _ = events.publish(&event, &pod).await;
+    });
+}
+
+/// Runs a pod until it is gone from the API.
+pub(super) async fn run(shared: Shared, pod: Pod, mut updates: watch::Receiver<Option<Pod>>) {
+    let over = matches!(
+        pod.status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref()),
+        Some("Succeeded" | "Failed")
+    );
+    if !over && pod.metadata.deletion_timestamp.is_none() {
+        serve(&shared, &pod, &mut updates).await;
+    }
+    let wanted = |pod: &Option<Pod>| {
+        pod.as_ref()
+            .is_none_or(|pod| pod.metadata.deletion_timestamp.is_some())
+    };
+    let deleted = match updates.wait_for(wanted).await {
+        Ok(pod) => pod.is_some(),
+        Err(_) => return,
+    };
+    if deleted {
+        remove(&shared, &pod).await;
+    }
+}
+
+/// Lets a pod live and publishes its status, until nothing of it runs.
+async fn serve(shared: &Shared, pod: &Pod, updates: &mut watch::Receiver<Option<Pod>>) {
+    let (board, mut boards) = watch::channel(Board {
+        containers: earlier_reports(pod),
+        ..Board::default()
+    });
+    let (stop, stopped) = watch::channel(None);
+    let mut reporter = Reporter::new(shared.spec.internal_addresses.clone());
+    let (patches, queue) = watch::channel(reporter.patch(pod, &boards.borrow()));
+    let publisher = tokio::spawn(status::publish(shared.client.clone(), pod.clone(), queue));
+    let mut life = tokio::spawn(live(shared.clone(), pod.clone(), board, Stop(stopped)));
+
+    let mut latest = pod.clone();
+    let mut first_asked = None;
+    let mut gone = false;
+    loop {
+        tokio::select! {
+            ended = &mut life => {
+                if let Err(error) = ended {
+                    eprintln!("pod {}: its task ended: {error}", title(pod));
                 }
+                break;
             }
-        }
-    }
-
-    /// Runs the containers until all have ended for good or the pod is
-    /// deleted.
-    async fn run_containers(
-        &mut self,
-        plans: Vec<Plan>,
-        init: &[ContainerState],
-        updates: &mut watch::Receiver<Option<Pod>>,
-    ) -> Result<()> {
-        let (stop, stopped) = watch::channel(None);
-        let (news, mut changed) = watch::channel(());
-        let mut tasks = JoinSet::new();
-        let mut states = Vec::new();
-        for plan in plans {
-            let (report, state) = watch::channel(ContainerState::default());
-            let mut watched = state.clone();
-            let news = news.clone();
-            tasks.spawn(async move {
-                while watched.changed().await.is_ok() {
-                    news.send_replace(());
-                }
-            });
-            tasks.spawn(container::run(plan, report, stopped.clone()));
-            states.push(state);
-        }
-        let mut refresh = tokio::time::interval_at(tokio::time::Instant::now() + REFRESH, REFRESH);
-        let mut deleted = false;
-        loop {
-            let now: Vec<ContainerState> =
-                states.iter_mut().map(|state| state.borrow_and_update().clone()).collect();
-            let all_ended = now.iter().all(|state| matches!(state.phase, Phase::Ended(_)));
-            let saved = self.report(true, init, &now).await;
-            if all_ended && saved {
-                return Ok(());
-            }
-            tokio::select! {
-                () = tokio::time::sleep(RETRY), if !saved => {}
-                _ = changed.changed() => {}
-                _ = refresh.tick() => self.refresh().await,
-                gone = self.deleted(updates), if !deleted => {
-                    // Gone without a grace period: nobody waits for us.
-                    let grace = if gone.is_ok() { self.grace() } else { Duration::ZERO };
-                    deleted = true;
-                    stop.send_replace(Some(grace));
-                    if gone.is_err() {
-                        while tasks.join_next().await.is_some() {}
-                        return Ok(());
+            Ok(()) = boards.changed() => {}
+            Ok(()) = updates.changed(), if !gone => {
+                match updates.borrow_and_update().clone() {
+                    Some(update) => {
+                        if update.metadata.deletion_timestamp.is_some() {
+                            let asked = *first_asked.get_or_insert_with(Instant::now);
+                            let deadline = Some(asked + grace(&update));
+                            stop.send_if_modified(|old| {
+                                let changed = *old != deadline;
+                                *old = deadline;
+                                changed
+                            });
+                        }
+                        latest = update;
+                    }
+                    None => {
+                        gone = true;
+                        stop.send_replace(Some(Instant::now() + SHORT_GRACE));
                     }
                 }
             }
         }
+        send(
+            &patches,
+            reporter.patch(&latest, &boards.borrow_and_update()),
+        );
     }
+    send(
+        &patches,
+        reporter.patch(&latest, &boards.borrow_and_update()),
+    );
+    if gone {
+        publisher.abort();
+        return;
+    }
+    drop(patches);
+    // It ends when the last status is written.
+    let _ = publisher.await;
+}
 
-    async fn refresh(&self) {
-        let fields = self.fields();
-        for volume in self.spec.volumes.iter().flatten() {
-            if let Err(error) =
-                volumes::prepare(&self.shared.client, &fields, volume, &self.directory).await
-            {
-                eprintln!("pod {}: refreshing volume {}: {error:#}", self.pod.name_any(), volume.name);
-            }
+fn send(patches: &watch::Sender<serde_json::Value>, patch: serde_json::Value) {
+    patches.send_if_modified(|old| {
+        let changed = *old != patch;
+        *old = patch;
+        changed
+    });
+}
+
+fn grace(pod: &Pod) -> Duration {
+    let seconds = pod.metadata.deletion_grace_period_seconds.unwrap_or(30);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// Ends the deletion: nothing of the pod is left on this node.
+async fn remove(shared: &Shared, pod: &Pod) {
+    let pods: Api<Pod> =
+        Api::namespaced(shared.client.clone(), &pod.namespace().unwrap_or_default());
+    let parameters = DeleteParams {
+        grace_period_seconds: Some(0),
+        preconditions: Some(Preconditions {
+            uid: pod.uid(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    loop {
+        match pods.delete(&pod.name_any(), &parameters).await {
+            Ok(_) => return,
+            // Gone already, or another pod has its name.
+            Err(kube::Error::Api(error)) if [404, 409].contains(&error.code) => return,
+            Err(error) => eprintln!("pod {}: remove from the API: {error}", title(pod)),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// The containers as they are before they start: what an agent before this one
+/// left behind ended with it.
+fn earlier_reports(pod: &Pod) -> BTreeMap<String, Report> {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let status = pod.status.clone().unwrap_or_default();
+    let earlier = |name: &str| -> Option<ContainerStatus> {
+        let all = [&status.container_statuses, &status.init_container_statuses];
+        let mut all = all.into_iter().flat_map(|list| list.iter().flatten());
+        all.find(|status| status.name == name).cloned()
+    };
+    containers(&spec)
+        .map(|container| {
+            let report = match earlier(&container.name) {
+                Some(before) if ran(&before) => {
+                    let now = jiff::Timestamp::now();
+                    let lost = Ended {
+                        exit_code: 255,
+                        signal: None,
+                        reason: "Unknown".into(),
+                        message: "the node was restarted".into(),
+                        since: now,
+                        until: now,
+                    };
+                    Report::new(before.restart_count + 1, Some(lost))
+                }
+                _ => Report::new(0, None),
+            };
+            (container.name.clone(), report)
+        })
+        .collect()
+}
+
+fn ran(status: &ContainerStatus) -> bool {
+    let ran_in = |state: &Option<_>| {
+        state
+            .as_ref()
+            .is_some_and(|state: &k8s_openapi::api::core::v1::ContainerState| {
+                state.running.is_some() || state.terminated.is_some()
+            })
+    };
+    ran_in(&status.state) || ran_in(&status.last_state)
+}
+
+fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
+}
+
+/// A pod's life on this node: returns when nothing of it is left.
+async fn live(shared: Shared, pod: Pod, board: watch::Sender<Board>, mut stop: Stop) {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let directory = shared
+        .spec
+        .directory
+        .join("pods")
+        .join(pod.uid().unwrap_or_default());
+    let mut context = PodContext {
+        addresses: shared.spec.internal_addresses.clone(),
+        shared,
+        pod,
+        network: None,
+        directory,
+        volumes: BTreeMap::new(),
+        board,
+    };
+    let mut network = None;
+    if spec.host_network != Some(true) {
+        network = attach(&context, &mut stop).await;
+        if let Some(network) = &network {
+            context.addresses.clone_from(&network.addresses);
+            context.network = Some(network.file());
         }
     }
-
-    /// Waits until the pod is deleted; an error if it is gone altogether.
-    async fn deleted(&mut self, updates: &mut watch::Receiver<Option<Pod>>) -> Result<()> {
-        loop {
-            if self.pod.metadata.deletion_timestamp.is_some() {
-                return Ok(());
-            }
-            updates.changed().await?;
-            self.pod = updates.borrow_and_update().clone().context("the pod is gone")?;
+    if spec.host_network == Some(true) || network.is_some() {
+        let addresses = context.addresses.clone();
+        context
+            .board
+            .send_modify(|board| board.addresses = addresses);
+        if let Some(volumes) = prepare_volumes(&context, &mut stop).await {
+            context.volumes = volumes;
+            let context = Arc::new(context);
+            run_containers(&context, &spec, &stop).await;
+            end(&context, network).await;
+            return;
         }
     }
+    end(&context, network).await;
+}
 
-    fn grace(&self) -> Duration {
-        let seconds = self.pod.metadata.deletion_grace_period_seconds.unwrap_or(30);
-        Duration::from_secs(u64::try_from(seconds).unwrap_or(30))
+/// Leaves nothing of the pod on the node, and says so.
+async fn end(context: &PodContext, network: Option<PodNetwork>) {
+    if let Some(network) = network {
+        // Its work is done by commands, which take their time.
+        let _ = tokio::task::spawn_blocking(move || network.detach()).await;
     }
+    let _ = fs::remove_dir_all(&context.directory);
+    context.board.send_modify(|board| {
+        for report in board.containers.values_mut() {
+            report.ready = false;
+            report.started = false;
+        }
+        board.over = true;
+    });
+}
 
-    /// Writes the status if it has changed; says whether it stands as it
-    /// should.
-    async fn report(
-        &mut self,
-        initialized: bool,
-        init_containers: &[ContainerState],
-        containers: &[ContainerState],
-    ) -> bool {
-        let status = PodState {
-            pod: &self.pod,
-            pod_ips: &self.pod_ips,
-            host_ips: &self.host_ips,
-            began: self.began,
-            initialized,
-            init_containers,
-            containers,
-        }
-        .status();
-        if status == self.written {
-            return true;
-        }
-        let patch = json!({"metadata": {"uid": self.pod.uid()}, "status": status});
-        let name = self.pod.name_any();
-        match self.api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-            Ok(pod) => {
-                // Transition times and others' conditions are now as written.
-                self.pod.status = pod.status;
-                self.written = status;
-                true
-            }
-            Err(kube::Error::Api(error)) if error.code == 404 || error.code == 409 => true,
-            Err(error) => {
-                eprintln!("pod {name}: status: {error}");
-                false
-            }
-        }
-    }
+async fn attach(context: &PodContext, stop: &mut Stop) -> Option<PodNetwork> {
+    let uid = context.pod.uid().unwrap_or_default();
+    patiently(context, stop, "FailedCreatePodSandBox", || {
+        let (networks, uid) = (context.shared.networks.clone(), uid.clone());
+        async move { tokio::task::spawn_blocking(move || networks.attach(&uid)).await? }
+    })
+    .await
+}
 
-    /// Takes the pod out of the API once nothing of it runs.
-    async fn finish(&mut self) -> Result<()> {
-        self.network = None;
-        if self.pod.metadata.deletion_timestamp.is_none() {
-            return Ok(());
+async fn prepare_volumes(
+    context: &PodContext,
+    stop: &mut Stop,
+) -> Option<BTreeMap<String, Prepared>> {
+    patiently(context, stop, "FailedMount", || async {
+        fs::create_dir_all(&context.directory)?;
+        volumes::prepare(
+            &context.shared.client,
+            &context.fields(),
+            &context.directory,
+        )
+        .await
+    })
+    .await
+}
+
+/// Tries until it works or the pod is to end; what is wrong is in the status
+/// of the containers and in an event.
+async fn patiently<T, F: Future<Output = Result<T>>>(
+    context: &PodContext,
+    stop: &mut Stop,
+    reason: &str,
+    mut attempt: impl FnMut() -> F,
+) -> Option<T> {
+    let mut said = String::new();
+    loop {
+        if stop.deadline().is_some() {
+            return None;
         }
-        let parameters = DeleteParams {
-            grace_period_seconds: Some(0),
-            preconditions: Some(Preconditions { uid: self.pod.uid(), resource_version: None }),
-            ..DeleteParams::default()
+        let result = tokio::select! {
+            result = attempt() => result,
+            _ = stop.asked() => return None,
         };
-        loop {
-            match self.api.delete(&self.pod.name_any(), &parameters).await {
-                Ok(_) => return Ok(()),
-                Err(kube::Error::Api(error)) if error.code == 404 || error.code == 409 => {
-                    return Ok(());
-                }
-                Err(error) => {
-                    eprintln!("pod {}: deleting: {error}", self.pod.name_any());
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
+        match result {
+            Ok(value) => return Some(value),
+            Err(error) => complain(context, reason, &error, &mut said),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            _ = stop.asked() => return None,
         }
     }
 }
 
-/// Address of the Service `default/kubernetes`: the first of its range.
-const fn api_service(v4: bool) -> &'static str {
-    if v4 { "10.96.0.1" } else { "fd96::1" }
+fn complain(context: &PodContext, reason: &str, error: &Error, said: &mut String) {
+    let message = format!("{error:#}");
+    if *said == message {
+        return;
+    }
+    // The first failure to read what was made together with the pod is no
+    // news: the API server's authorizer may not have seen the pod yet.
+    if !said.is_empty() {
+        context.warn(reason, &message);
+    }
+    context.board.send_modify(|board| {
+        for report in board.containers.values_mut() {
+            report.state = State::Waiting {
+                reason: "ContainerCreating".into(),
+                message: message.clone(),
+            };
+        }
+    });
+    *said = message;
 }
 
-/// The last path component of an image, without tag and digest.
-fn image_name(image: &str) -> &str {
-    let image = image.split('@').next().unwrap_or(image);
-    let name = Path::new(image).file_name().and_then(|name| name.to_str()).unwrap_or(image);
-    name.split(':').next().unwrap_or(name)
+/// Init containers one after the other, then the others side by side; sidecars
+/// end last.
+async fn run_containers(context: &Arc<PodContext>, spec: &PodSpec, stop: &Stop) {
+    let mut background = JoinSet::new();
+    if let Some(period) = volumes::refresh_after(&context.pod) {
+        background.spawn(refresh(context.clone(), period));
+    }
+    let policy = Restart::of(spec);
+    let (stop_sidecars, sidecars_stop) = watch::channel(None);
+    let mut sidecars = JoinSet::new();
+    let mut initialized = true;
+    for container in spec.init_containers.iter().flatten() {
+        if status::is_sidecar(container) {
+            let own_stop = Stop(sidecars_stop.clone());
+            spawn(&mut sidecars, context, container, Restart::Always, own_stop);
+            initialized = started(context, &container.name, &mut stop.clone()).await;
+        } else {
+            let restart = match policy {
+                Restart::Never => Restart::Never,
+                _ => Restart::OnFailure,
+            };
+            initialized = container::run(context, container, restart, stop.clone()).await;
+        }
+        if !initialized {
+            break;
+        }
+    }
+    let mut main = JoinSet::new();
+    if initialized {
+        for container in &spec.containers {
+            spawn(&mut main, context, container, policy, stop.clone());
+        }
+    }
+    while main.join_next().await.is_some() {}
+    let grace = spec.termination_grace_period_seconds.unwrap_or(30);
+    let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+    let limit = stop.deadline().unwrap_or_else(|| Instant::now() + grace);
+    stop_sidecars.send_replace(Some(limit));
+    while sidecars.join_next().await.is_some() {}
+}
+
+fn spawn(
+    tasks: &mut JoinSet<()>,
+    context: &Arc<PodContext>,
+    container: &Container,
+    restart: Restart,
+    stop: Stop,
+) {
+    let (context, container) = (context.clone(), container.clone());
+    tasks.spawn(async move {
+        container::run(&context, &container, restart, stop).await;
+    });
+}
+
+/// Waits until a sidecar has started; false if the pod is to end first.
+async fn started(context: &PodContext, container: &str, stop: &mut Stop) -> bool {
+    let mut boards = context.board.subscribe();
+    let started = |board: &Board| board.containers.get(container).is_some_and(|r| r.started);
+    tokio::select! {
+        found = boards.wait_for(started) => found.is_ok(),
+        _ = stop.asked() => false,
+    }
+}
+
+/// Asks for new tokens before the old ones die.
+async fn refresh(context: Arc<PodContext>, period: Duration) {
+    let mut pause = period;
+    loop {
+        tokio::time::sleep(pause).await;
+        let fields = context.fields();
+        let filled = volumes::prepare(&context.shared.client, &fields, &context.directory).await;
+        pause = match filled {
+            Ok(_) => period,
+            Err(error) => {
+                eprintln!("pod {}: refresh its tokens: {error:#}", context.title());
+                RETRY
+            }
+        };
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
-    fn an_image_is_known_by_its_last_component() {
-        for image in [
-            "herald-operator",
-            "herald-operator:v1",
-            "registry.example:5000/herald/herald-operator:v0.1.0",
-            "ghcr.io/x/herald-operator@sha256:0123",
-        ] {
-            assert_eq!(image_name(image), "herald-operator");
-        }
+    fn a_container_of_an_earlier_life_has_been_restarted() {
+        let pod: Pod = serde_json::from_value(json!({
+            "spec": {"containers": [{"name": "a"}, {"name": "b"}]},
+            "status": {"containerStatuses": [
+                {"name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 2,
+                 "state": {"running": {}}},
+                {"name": "b", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                 "state": {"waiting": {}}},
+            ]},
+        }))
+        .unwrap();
+        let reports = earlier_reports(&pod);
+        assert_eq!(reports["a"].restarts, 3);
+        assert_eq!(reports["a"].last.as_ref().unwrap().exit_code, 255);
+        assert_eq!(reports["b"], Report::new(0, None));
+    }
+
+    #[test]
+    fn the_grace_period_is_the_deletion_s() {
+        let mut pod = Pod::default();
+        assert_eq!(grace(&pod).as_secs(), 30);
+        pod.metadata.deletion_grace_period_seconds = Some(0);
+        assert_eq!(grace(&pod).as_secs(), 0);
     }
 }

@@ -1,19 +1,31 @@
-//! The Node object: made once, kept alive by a Lease.
+//! The Node object: registered once, kept alive by a Lease.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::{Client, ResourceExt as _};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
 use serde_json::{Value, json};
 
+use super::WATCH_SECONDS;
 use super::spec::NodeSpec;
 
 /// The lab's controller manager takes a node that is silent for 4 s for dead.
 const RENEWAL: Duration = Duration::from_secs(1);
+const LEASE_SECONDS: u32 = 4;
+/// A renewal that takes longer has lost its connection: the next one makes a
+/// new one.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often the status is posted though nothing has changed, as the kubelet
+/// does (`nodeStatusReportFrequency`).
+const HEARTBEAT: Duration = Duration::from_secs(300);
 
 /// Registers the Node, or takes over the one that an earlier life registered.
 pub(super) async fn join(client: &Client, spec: &NodeSpec) -> Result<()> {
@@ -22,7 +34,7 @@ pub(super) async fn join(client: &Client, spec: &NodeSpec) -> Result<()> {
     for (key, value) in [
         ("kubernetes.io/hostname", spec.name.as_str()),
         ("kubernetes.io/os", "linux"),
-        ("kubernetes.io/arch", std::env::consts::ARCH),
+        ("kubernetes.io/arch", architecture()),
     ] {
         labels.insert(key.to_owned(), value.to_owned());
     }
@@ -30,68 +42,106 @@ pub(super) async fn join(client: &Client, spec: &NodeSpec) -> Result<()> {
         "metadata": {"name": spec.name, "labels": labels},
         "spec": {
             "providerID": format!("herald-lab://{}", spec.name),
-            "podCIDR": spec.pod_cidrs[0],
+            "podCIDR": spec.pod_cidrs.first(),
             "podCIDRs": spec.pod_cidrs,
         },
     }))?;
     match nodes.create(&PostParams::default(), &node).await {
         Ok(_) => {}
         Err(kube::Error::Api(error)) if error.code == 409 => {}
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error).context("register the node"),
     }
-    patch_status(&nodes, spec).await
+    post_status(&nodes, spec)
+        .await
+        .context("post the node's status")
 }
 
-/// Renews the Lease and says again that the node is Ready whenever somebody
-/// took it for dead.
-pub(super) async fn stay_alive(client: Client, spec: Arc<NodeSpec>) -> Result<()> {
-    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
-    let nodes: Api<Node> = Api::all(client);
+/// Renews the Lease for ever.
+pub(super) async fn keep_lease(client: Client, spec: Arc<NodeSpec>) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
     let mut ticks = tokio::time::interval(RENEWAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failing = false;
     loop {
         ticks.tick().await;
-        if let Err(error) = beat(&leases, &nodes, &spec).await {
-            // The API server may be away; the next beat tries again.
-            eprintln!("node {}: {error:#}", spec.name);
+        let renewed = tokio::time::timeout(PATIENCE, renew(&leases, &spec))
+            .await
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("the API server is silent")));
+        if let Err(error) = &renewed
+            && !failing
+        {
+            eprintln!("node {}: renew its lease: {error:#}", spec.name);
         }
+        failing = renewed.is_err();
     }
 }
 
-async fn beat(leases: &Api<Lease>, nodes: &Api<Node>, spec: &NodeSpec) -> Result<()> {
+async fn renew(leases: &Api<Lease>, spec: &NodeSpec) -> Result<()> {
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "metadata": {"name": spec.name},
         "spec": {
             "holderIdentity": spec.name,
-            "leaseDurationSeconds": 4,
-            "renewTime": format!("{:.6}", jiff::Timestamp::now()),
+            "leaseDurationSeconds": LEASE_SECONDS,
+            "renewTime": MicroTime(jiff::Timestamp::now()),
         },
     });
-    match leases.patch(&spec.name, &PatchParams::default(), &Patch::Merge(&lease)).await {
-        Ok(_) => {}
+    let patched = leases
+        .patch(&spec.name, &PatchParams::default(), &Patch::Merge(&lease))
+        .await;
+    match patched {
+        Ok(_) => Ok(()),
         Err(kube::Error::Api(error)) if error.code == 404 => {
-            leases.create(&PostParams::default(), &serde_json::from_value(lease)?).await?;
+            let lease = serde_json::from_value(lease)?;
+            leases.create(&PostParams::default(), &lease).await?;
+            Ok(())
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => Err(error.into()),
     }
-    let node = nodes.get(&spec.name).await?;
-    let ready = node
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten())
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    if !ready {
-        eprintln!("node {}: posting Ready", node.name_any());
-        patch_status(nodes, spec).await?;
-    }
-    Ok(())
 }
 
-async fn patch_status(nodes: &Api<Node>, spec: &NodeSpec) -> Result<()> {
-    let status = json!({"status": status(spec)});
-    nodes.patch_status(&spec.name, &PatchParams::default(), &Patch::Merge(status)).await?;
+/// Watches the node's own object: says again that it is Ready whenever somebody
+/// took it for dead, and registers it again when somebody removed it.
+pub(super) async fn stay_ready(client: Client, spec: Arc<NodeSpec>) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let config = watcher::Config::default()
+        .fields(&format!("metadata.name={}", spec.name))
+        .timeout(WATCH_SECONDS);
+    let events = watcher(nodes.clone(), config).default_backoff();
+    pin_mut!(events);
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    heartbeat.tick().await;
+    loop {
+        let done = tokio::select! {
+            _ = heartbeat.tick() => post_status(&nodes, &spec).await,
+            Some(event) = events.next() => match event {
+                Ok(Event::Apply(node) | Event::InitApply(node)) if !is_ready(&node) => {
+                    post_status(&nodes, &spec).await
+                }
+                Ok(Event::Delete(_)) => join(&client, &spec).await,
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
+        };
+        if let Err(error) = done {
+            eprintln!("node {}: {error:#}", spec.name);
+        }
+    }
+}
+
+fn is_ready(node: &Node) -> bool {
+    node.status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten())
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+async fn post_status(nodes: &Api<Node>, spec: &NodeSpec) -> Result<()> {
+    let patch = Patch::Strategic(json!({"status": status(spec)}));
+    nodes
+        .patch_status(&spec.name, &PatchParams::default(), &patch)
+        .await?;
     Ok(())
 }
 
@@ -102,7 +152,9 @@ fn status(spec: &NodeSpec) -> Value {
         .map(|address| json!({"type": "InternalIP", "address": address}))
         .collect();
     addresses.push(json!({"type": "Hostname", "address": spec.name}));
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    // Merged by type otherwise, which two families do not survive.
+    addresses.push(json!({"$patch": "replace"}));
+    let now = Time(jiff::Timestamp::now());
     let condition = |kind: &str, status: &str, reason: &str| {
         json!({
             "type": kind, "status": status, "reason": reason, "message": "herald-lab node agent",
@@ -123,16 +175,27 @@ fn status(spec: &NodeSpec) -> Value {
             condition("PIDPressure", "False", "KubeletHasSufficientPID"),
         ],
         "nodeInfo": {
-            "architecture": std::env::consts::ARCH,
-            "bootID": "", "machineID": spec.name, "systemUUID": spec.name,
+            "architecture": architecture(),
+            "bootID": "",
             "containerRuntimeVersion": "herald-lab://processes",
             "kernelVersion": kernel_version(),
-            "kubeletVersion": "v1.37.2-herald-lab",
             "kubeProxyVersion": "",
+            "kubeletVersion": concat!("v", env!("CARGO_PKG_VERSION"), "-herald-lab"),
+            "machineID": spec.name,
             "operatingSystem": "linux",
             "osImage": "herald-lab",
+            "systemUUID": spec.name,
         },
     })
+}
+
+/// As Go and Kubernetes call it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 fn kernel_version() -> String {

@@ -1,245 +1,536 @@
-//! `status` of a pod, from the states of its containers.
+//! What the API server is told of a pod: phase, conditions and containers,
+//! computed from reports of the container tasks; one patch a change.
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, Pod,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
-/// Where a container is in its life.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Not started, or between two starts.
-    Waiting { reason: &'static str, message: String },
-    /// Its program runs.
-    Running { since: Timestamp },
-    /// Its program ended and will not be started again.
-    Ended(Exit),
+/// How long one patch may take, and how long to wait after a failed one.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Where a container stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum State {
+    /// Not running, and why.
+    Waiting { reason: String, message: String },
+    /// Running since then.
+    Running { since: jiff::Timestamp },
+    /// Ended for good, or until the restart that comes next.
+    Ended(Ended),
 }
 
-/// How a program ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Exit {
-    /// Exit code; 128 and the signal's number for one that a signal ended.
-    pub(super) code: i32,
-    pub(super) began: Timestamp,
-    pub(super) ended: Timestamp,
+/// How one life of a container ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ended {
+    pub(super) exit_code: i32,
+    pub(super) signal: Option<i32>,
+    pub(super) reason: String,
     pub(super) message: String,
+    pub(super) since: jiff::Timestamp,
+    pub(super) until: jiff::Timestamp,
 }
 
-/// What is known of a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ContainerState {
-    pub(super) phase: Phase,
-    pub(super) last: Option<Exit>,
-    pub(super) ready: bool,
+/// What is reported of one container.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Report {
+    pub(super) state: State,
+    /// The life before this one.
+    pub(super) last: Option<Ended>,
+    pub(super) restarts: i32,
+    /// Its startup probe has passed, or it has none and runs.
     pub(super) started: bool,
-    pub(super) restarts: u32,
+    /// Its readiness probe passes, or it has none and is started.
+    pub(super) ready: bool,
 }
 
-impl Default for ContainerState {
-    fn default() -> Self {
+impl Report {
+    /// A container that has not run yet.
+    pub(super) fn new(restarts: i32, last: Option<Ended>) -> Self {
         Self {
-            phase: Phase::Waiting { reason: "ContainerCreating", message: String::new() },
-            last: None,
-            ready: false,
+            state: State::Waiting {
+                reason: "ContainerCreating".into(),
+                message: String::new(),
+            },
+            last,
+            restarts,
             started: false,
-            restarts: 0,
+            ready: false,
         }
+    }
+
+    fn ended(&self) -> Option<&Ended> {
+        match &self.state {
+            State::Ended(ended) => Some(ended),
+            _ => None,
+        }
+    }
+
+    fn runs(&self) -> bool {
+        matches!(self.state, State::Running { .. })
     }
 }
 
-/// What a pod's status is made of.
-pub(super) struct PodState<'a> {
-    pub(super) pod: &'a Pod,
-    pub(super) pod_ips: &'a [String],
-    pub(super) host_ips: &'a [String],
-    pub(super) began: Timestamp,
-    pub(super) initialized: bool,
-    /// In the order of `spec.initContainers` and `spec.containers`.
-    pub(super) init_containers: &'a [ContainerState],
-    pub(super) containers: &'a [ContainerState],
+/// What is reported of a pod: its addresses and its containers by name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Board {
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) containers: BTreeMap<String, Report>,
+    /// Nothing runs any more and nothing will.
+    pub(super) over: bool,
 }
 
-impl PodState<'_> {
-    /// The status to merge into the pod's.
-    pub(super) fn status(&self) -> Value {
-        let spec = self.pod.spec.clone().unwrap_or_default();
-        let ready = self.initialized && self.containers.iter().all(|state| state.ready);
-        let ips = |ips: &[String]| ips.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>();
-        json!({
-            "phase": self.phase(spec.restart_policy.as_deref()),
-            "startTime": time(self.began),
-            "hostIP": self.host_ips.first(),
-            "hostIPs": ips(self.host_ips),
-            "podIP": self.pod_ips.first(),
-            "podIPs": ips(self.pod_ips),
-            "conditions": self.conditions(ready),
-            "initContainerStatuses":
-                statuses(spec.init_containers.as_deref().unwrap_or_default(), self.init_containers),
-            "containerStatuses": statuses(&spec.containers, self.containers),
+/// Whether a container of this kind must have ended well before the next one
+/// starts, rather than stay beside the others (a sidecar).
+pub(super) fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// The phase (API documentation of `PodStatus.phase`).
+pub(super) fn phase(pod: &Pod, board: &Board) -> &'static str {
+    let Some(spec) = &pod.spec else {
+        return "Pending";
+    };
+    let report = |container: &Container| board.containers.get(&container.name);
+    let init = spec.init_containers.as_deref().unwrap_or_default();
+    if board.over {
+        let failed = |container: &Container| {
+            report(container)
+                .and_then(Report::ended)
+                .is_none_or(|ended| ended.exit_code != 0)
+        };
+        let mut must_succeed = spec
+            .containers
+            .iter()
+            .chain(init.iter().filter(|container| !is_sidecar(container)));
+        return if must_succeed.any(failed) {
+            "Failed"
+        } else {
+            "Succeeded"
+        };
+    }
+    if !initialized(pod, board) {
+        return "Pending";
+    }
+    let untouched = |container: &Container| {
+        report(container).is_none_or(|report| {
+            matches!(report.state, State::Waiting { .. }) && report.last.is_none()
         })
-    }
-
-    fn phase(&self, restart_policy: Option<&str>) -> &'static str {
-        if self.init_containers.iter().any(
-            |state| matches!(&state.phase, Phase::Ended(exit) if exit.code != 0),
-        ) {
-            return "Failed";
-        }
-        let ended: Vec<&Exit> = self
-            .containers
-            .iter()
-            .filter_map(|state| match &state.phase {
-                Phase::Ended(exit) => Some(exit),
-                _ => None,
-            })
-            .collect();
-        if ended.len() == self.containers.len() && restart_policy != Some("Always") {
-            return if ended.iter().all(|exit| exit.code == 0) { "Succeeded" } else { "Failed" };
-        }
-        let begun = self
-            .containers
-            .iter()
-            .any(|state| matches!(state.phase, Phase::Running { .. }) || state.last.is_some());
-        if begun { "Running" } else { "Pending" }
-    }
-
-    /// Conditions of this pod; those of others are kept, and a transition
-    /// time stays while the status does.
-    fn conditions(&self, containers_ready: bool) -> Vec<Value> {
-        let old = self
-            .pod
-            .status
-            .as_ref()
-            .and_then(|status| status.conditions.clone())
-            .unwrap_or_default();
-        let gates_open = self
-            .pod
-            .spec
-            .iter()
-            .flat_map(|spec| spec.readiness_gates.iter().flatten())
-            .all(|gate| {
-                old.iter().any(|c| c.type_ == gate.condition_type && c.status == "True")
-            });
-        let own = [
-            ("PodReadyToStartContainers", !self.pod_ips.is_empty()),
-            ("Initialized", self.initialized),
-            ("Ready", containers_ready && gates_open),
-            ("ContainersReady", containers_ready),
-            ("PodScheduled", true),
-        ];
-        let mut conditions: Vec<Value> = old
-            .iter()
-            .filter(|condition| own.iter().all(|(name, _)| *name != condition.type_))
-            .map(|condition| json!(condition))
-            .collect();
-        for (name, holds) in own {
-            let status = if holds { "True" } else { "False" };
-            let since = old
-                .iter()
-                .find(|condition| condition.type_ == name && condition.status == status)
-                .and_then(|condition| condition.last_transition_time.as_ref())
-                .map_or_else(|| time(Timestamp::now()), |since| json!(since));
-            conditions.push(json!({"type": name, "status": status, "lastTransitionTime": since}));
-        }
-        conditions
+    };
+    if spec.containers.iter().any(untouched) {
+        "Pending"
+    } else {
+        "Running"
     }
 }
 
-fn statuses(containers: &[Container], states: &[ContainerState]) -> Vec<Value> {
-    containers
+/// Whether every init container has ended well, or has started if a sidecar.
+pub(super) fn initialized(pod: &Pod, board: &Board) -> bool {
+    let init = pod
+        .spec
         .iter()
-        .zip(states)
-        .map(|(container, state)| {
-            let mut last = json!({});
-            if let Some(exit) = &state.last {
-                last["terminated"] = terminated(exit);
+        .flat_map(|s| s.init_containers.iter().flatten());
+    init.into_iter().all(|container| {
+        board.containers.get(&container.name).is_some_and(|report| {
+            if is_sidecar(container) {
+                report.started
+            } else {
+                report.ended().is_some_and(|ended| ended.exit_code == 0)
             }
-            json!({
-                "name": container.name,
-                "image": container.image,
-                "imageID": container.image,
-                "containerID": format!("herald-lab://{}-{}", container.name, state.restarts),
-                "ready": state.ready,
-                "started": state.started,
-                "restartCount": state.restarts,
-                "state": match &state.phase {
-                    Phase::Waiting { reason, message } => {
-                        json!({"waiting": {"reason": reason, "message": message}})
-                    }
-                    Phase::Running { since } => json!({"running": {"startedAt": time(*since)}}),
-                    Phase::Ended(exit) => json!({"terminated": terminated(exit)}),
-                },
-                "lastState": last,
-            })
         })
-        .collect()
-}
-
-fn terminated(exit: &Exit) -> Value {
-    json!({
-        "exitCode": exit.code,
-        "reason": if exit.code == 0 { "Completed" } else { "Error" },
-        "message": exit.message,
-        "startedAt": time(exit.began),
-        "finishedAt": time(exit.ended),
     })
 }
 
-/// RFC 3339 with whole seconds, as the API writes it.
-fn time(instant: Timestamp) -> Value {
-    json!(instant.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+/// Types, statuses, reasons and messages of the conditions that a node agent
+/// sets.
+pub(super) fn conditions(
+    pod: &Pod,
+    board: &Board,
+) -> [(&'static str, bool, &'static str, String); 4] {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let unready: Vec<&str> = containers
+        .filter(|container| {
+            !board
+                .containers
+                .get(&container.name)
+                .is_some_and(|report| report.ready)
+        })
+        .map(|container| container.name.as_str())
+        .collect();
+    let initialized = initialized(pod, board);
+    let completed = board.over && phase(pod, board) == "Succeeded";
+    let containers_ready = initialized && unready.is_empty() && !board.over;
+    let waiting = match (completed, initialized) {
+        (true, _) => ("PodCompleted", String::new()),
+        (_, false) => (
+            "ContainersNotInitialized",
+            "containers with incomplete status: see initContainerStatuses".to_owned(),
+        ),
+        _ => (
+            "ContainersNotReady",
+            format!("containers with unready status: [{}]", unready.join(" ")),
+        ),
+    };
+    let containers_why = if containers_ready {
+        ("", String::new())
+    } else {
+        waiting
+    };
+    let closed_gates: Vec<&str> = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.readiness_gates.iter().flatten())
+        .map(|gate| gate.condition_type.as_str())
+        .filter(|gate| !has_condition(pod, gate))
+        .collect();
+    let ready_why = if containers_ready && !closed_gates.is_empty() {
+        (
+            "ReadinessGatesNotReady",
+            format!("conditions not True: [{}]", closed_gates.join(" ")),
+        )
+    } else {
+        containers_why.clone()
+    };
+    let initialized_why = if initialized {
+        ("", String::new())
+    } else {
+        (
+            "ContainersNotInitialized",
+            "init containers have not all ended well".to_owned(),
+        )
+    };
+    [
+        (
+            "PodReadyToStartContainers",
+            !board.addresses.is_empty() && !board.over,
+            "",
+            String::new(),
+        ),
+        (
+            "Initialized",
+            initialized,
+            initialized_why.0,
+            initialized_why.1,
+        ),
+        (
+            "ContainersReady",
+            containers_ready,
+            containers_why.0,
+            containers_why.1,
+        ),
+        (
+            "Ready",
+            containers_ready && closed_gates.is_empty(),
+            ready_why.0,
+            ready_why.1,
+        ),
+    ]
+}
+
+fn has_condition(pod: &Pod, kind: &str) -> bool {
+    pod.status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten())
+        .any(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+/// Makes patches from boards; remembers since when each condition holds.
+pub(super) struct Reporter {
+    host_addresses: Vec<IpAddr>,
+    accepted: jiff::Timestamp,
+    /// Status and begin of each condition.
+    since: BTreeMap<&'static str, (bool, jiff::Timestamp)>,
+}
+
+impl Reporter {
+    pub(super) fn new(host_addresses: Vec<IpAddr>) -> Self {
+        Self {
+            host_addresses,
+            accepted: jiff::Timestamp::now(),
+            since: BTreeMap::new(),
+        }
+    }
+
+    /// The strategic merge patch of the pod's status. Lists that the API
+    /// merges by key are told to replace, but for the conditions: others have
+    /// conditions of their own there.
+    pub(super) fn patch(&mut self, pod: &Pod, board: &Board) -> Value {
+        let now = jiff::Timestamp::now();
+        let mut listed: Vec<Value> = conditions(pod, board)
+            .into_iter()
+            .map(|(kind, holds, reason, message)| {
+                let since = self.since.entry(kind).or_insert((holds, now));
+                if since.0 != holds {
+                    *since = (holds, now);
+                }
+                json!({
+                    "type": kind,
+                    "status": if holds { "True" } else { "False" },
+                    "reason": reason,
+                    "message": message,
+                    "lastTransitionTime": Time(since.1),
+                })
+            })
+            .collect();
+        if !has_condition(pod, "PodScheduled") {
+            listed.push(json!({
+                "type": "PodScheduled", "status": "True",
+                "lastTransitionTime": Time(self.accepted),
+            }));
+        }
+        let spec = pod.spec.clone().unwrap_or_default();
+        let describe = |containers: &[Container]| -> Vec<ContainerStatus> {
+            containers
+                .iter()
+                .filter_map(|container| {
+                    Some(container_status(
+                        container,
+                        board.containers.get(&container.name)?,
+                    ))
+                })
+                .collect()
+        };
+        let hosts: Vec<Value> = self
+            .host_addresses
+            .iter()
+            .map(|address| json!({"ip": address}))
+            .collect();
+        let mut status = json!({
+            "phase": phase(pod, board),
+            "startTime": Time(self.accepted),
+            "conditions": listed,
+            "hostIP": self.host_addresses.first(),
+            "hostIPs": hosts,
+            "initContainerStatuses": describe(spec.init_containers.as_deref().unwrap_or_default()),
+            "containerStatuses": describe(&spec.containers),
+        });
+        if let Some(first) = board.addresses.first() {
+            let mut addresses: Vec<Value> = board
+                .addresses
+                .iter()
+                .map(|address| json!({"ip": address}))
+                .collect();
+            addresses.push(json!({"$patch": "replace"}));
+            status["podIP"] = json!(first);
+            status["podIPs"] = json!(addresses);
+        }
+        // With the uid, a pod made anew under the same name is not mistaken
+        // for this one.
+        json!({"metadata": {"uid": pod.metadata.uid}, "status": status})
+    }
+}
+
+fn container_status(container: &Container, report: &Report) -> ContainerStatus {
+    let terminated = |ended: &Ended| ContainerStateTerminated {
+        container_id: None,
+        exit_code: ended.exit_code,
+        signal: ended.signal,
+        reason: Some(ended.reason.clone()),
+        message: (!ended.message.is_empty()).then(|| ended.message.clone()),
+        started_at: Some(Time(ended.since)),
+        finished_at: Some(Time(ended.until)),
+    };
+    let mut state = ContainerState::default();
+    match &report.state {
+        State::Waiting { reason, message } => {
+            state.waiting = Some(ContainerStateWaiting {
+                reason: Some(reason.clone()),
+                message: (!message.is_empty()).then(|| message.clone()),
+            });
+        }
+        State::Running { since } => {
+            state.running = Some(ContainerStateRunning {
+                started_at: Some(Time(*since)),
+            });
+        }
+        State::Ended(ended) => state.terminated = Some(terminated(ended)),
+    }
+    let image = container.image.clone().unwrap_or_default();
+    ContainerStatus {
+        name: container.name.clone(),
+        image_id: format!("herald-lab://{image}"),
+        image,
+        last_state: Some(ContainerState {
+            terminated: report.last.as_ref().map(terminated),
+            ..ContainerState::default()
+        }),
+        ready: report.ready,
+        restart_count: report.restarts,
+        started: Some(report.started && report.runs()),
+        state: Some(state),
+        ..ContainerStatus::default()
+    }
+}
+
+/// Writes each new patch until it has gone through; a newer one takes the
+/// place of one that could not be written. Ends when the sender is gone and
+/// the last is written, or when the pod is no longer there.
+pub(super) async fn publish(client: Client, pod: Pod, mut patches: watch::Receiver<Value>) {
+    let namespace = pod.namespace().unwrap_or_default();
+    let pods: Api<Pod> = Api::namespaced(client, &namespace);
+    let name = pod.name_any();
+    patches.mark_changed();
+    while patches.changed().await.is_ok() {
+        loop {
+            let patch = patches.borrow_and_update().clone();
+            let written = tokio::time::timeout(
+                PATIENCE,
+                pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)),
+            )
+            .await;
+            match written {
+                Ok(Ok(_)) => break,
+                // Gone, or another pod by that name.
+                Ok(Err(kube::Error::Api(error))) if [404, 409].contains(&error.code) => return,
+                Ok(Err(error)) => {
+                    eprintln!("status of pod {namespace}/{name}: {error}");
+                }
+                Err(_) => eprintln!("status of pod {namespace}/{name}: the API server is silent"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn state(phase: Phase, ready: bool) -> ContainerState {
-        ContainerState { phase, ready, ..ContainerState::default() }
+    fn pod(spec: Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap()
     }
 
-    fn status(pod: &Pod, containers: &[ContainerState]) -> Value {
-        PodState {
-            pod,
-            pod_ips: &["10.244.1.2".to_owned()],
-            host_ips: &["172.30.0.11".to_owned()],
-            began: Timestamp::now(),
-            initialized: true,
-            init_containers: &[],
-            containers,
+    fn ended(exit_code: i32) -> Ended {
+        Ended {
+            exit_code,
+            signal: None,
+            reason: String::new(),
+            message: String::new(),
+            since: jiff::Timestamp::UNIX_EPOCH,
+            until: jiff::Timestamp::UNIX_EPOCH,
         }
-        .status()
     }
 
-    fn condition(status: &Value, name: &str) -> Value {
-        let conditions = status["conditions"].as_array().unwrap();
-        conditions.iter().find(|c| c["type"] == name).unwrap()["status"].clone()
+    fn waiting() -> Report {
+        Report::new(0, None)
+    }
+
+    fn running(ready: bool) -> Report {
+        Report {
+            state: State::Running {
+                since: jiff::Timestamp::UNIX_EPOCH,
+            },
+            started: true,
+            ready,
+            ..waiting()
+        }
+    }
+
+    fn over(exit_code: i32) -> Report {
+        Report {
+            state: State::Ended(ended(exit_code)),
+            ..waiting()
+        }
+    }
+
+    fn board(containers: &[(&str, Report)]) -> Board {
+        Board {
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+            containers: containers
+                .iter()
+                .map(|(name, report)| ((*name).to_owned(), report.clone()))
+                .collect(),
+            over: false,
+        }
+    }
+
+    fn holds(pod: &Pod, board: &Board, kind: &str) -> bool {
+        conditions(pod, board)
+            .iter()
+            .find(|condition| condition.0 == kind)
+            .unwrap()
+            .1
     }
 
     #[test]
-    fn a_pod_is_ready_when_all_its_containers_are() {
-        let running = Phase::Running { since: Timestamp::now() };
-        let pod = Pod::default();
-        let both = [state(running.clone(), true), state(running.clone(), true)];
-        assert_eq!(condition(&status(&pod, &both), "Ready"), "True");
-        let one = [state(running.clone(), true), state(running, false)];
-        assert_eq!(condition(&status(&pod, &one), "Ready"), "False");
-        assert_eq!(status(&pod, &one)["phase"], "Running");
-    }
-
-    #[test]
-    fn a_job_that_ended_well_has_succeeded() {
-        let mut pod = Pod::default();
-        pod.spec = Some(k8s_openapi::api::core::v1::PodSpec {
-            restart_policy: Some("Never".into()),
-            ..Default::default()
-        });
-        let now = Timestamp::now();
-        let exit = |code| {
-            let exit = Exit { code, began: now, ended: now, message: String::new() };
-            state(Phase::Ended(exit), false)
+    fn a_pod_is_pending_until_every_container_has_run() {
+        let pod = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
+        let some = board(&[("a", running(true)), ("b", waiting())]);
+        assert_eq!(phase(&pod, &some), "Pending");
+        let all = board(&[("a", running(true)), ("b", running(false))]);
+        assert_eq!(phase(&pod, &all), "Running");
+        assert!(!holds(&pod, &all, "Ready"));
+        let crashing = Report {
+            last: Some(ended(1)),
+            ..waiting()
         };
-        assert_eq!(status(&pod, &[exit(0)])["phase"], "Succeeded");
-        assert_eq!(status(&pod, &[exit(0), exit(1)])["phase"], "Failed");
+        let backing_off = board(&[("a", running(true)), ("b", crashing)]);
+        assert_eq!(phase(&pod, &backing_off), "Running");
+        assert!(!holds(&pod, &backing_off, "Ready"));
+    }
+
+    #[test]
+    fn a_pod_that_is_over_failed_or_succeeded() {
+        let pod = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
+        let mut board = board(&[("a", over(0)), ("b", over(0))]);
+        board.over = true;
+        assert_eq!(phase(&pod, &board), "Succeeded");
+        assert!(!holds(&pod, &board, "Ready"));
+        board.containers.insert("b".into(), over(1));
+        assert_eq!(phase(&pod, &board), "Failed");
+        board.containers.insert("b".into(), waiting());
+        assert_eq!(phase(&pod, &board), "Failed", "it never ran");
+    }
+
+    #[test]
+    fn init_containers_come_first() {
+        let pod = pod(json!({
+            "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}],
+            "containers": [{"name": "a"}],
+        }));
+        let begun = board(&[("i", over(0)), ("s", waiting()), ("a", waiting())]);
+        assert_eq!(phase(&pod, &begun), "Pending");
+        assert!(!holds(&pod, &begun, "Initialized"));
+        let done = board(&[("i", over(0)), ("s", running(false)), ("a", running(true))]);
+        assert_eq!(phase(&pod, &done), "Running");
+        assert!(holds(&pod, &done, "Initialized"));
+        assert!(holds(&pod, &done, "Ready"));
+    }
+
+    #[test]
+    fn a_readiness_gate_holds_a_pod_back() {
+        let mut pod = pod(json!({
+            "containers": [{"name": "a"}],
+            "readinessGates": [{"conditionType": "example.com/open"}],
+        }));
+        let board = board(&[("a", running(true))]);
+        assert!(holds(&pod, &board, "ContainersReady"));
+        assert!(!holds(&pod, &board, "Ready"));
+        pod.status = serde_json::from_value(json!({
+            "conditions": [{"type": "example.com/open", "status": "True"}],
+        }))
+        .unwrap();
+        assert!(holds(&pod, &board, "Ready"));
+    }
+
+    #[test]
+    fn a_condition_keeps_its_begin_while_it_holds() {
+        let pod = pod(json!({"containers": [{"name": "a"}]}));
+        let mut reporter = Reporter::new(Vec::new());
+        let first = reporter.patch(&pod, &board(&[("a", running(true))]));
+        let second = reporter.patch(&pod, &board(&[("a", running(true))]));
+        assert_eq!(first, second, "no change, no patch");
+        let third = reporter.patch(&pod, &board(&[("a", running(false))]));
+        assert_ne!(first, third);
     }
 }
