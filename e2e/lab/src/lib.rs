@@ -4,6 +4,7 @@ pub mod assets;
 pub mod capture;
 pub mod cli;
 pub mod controlplane;
+mod demo;
 pub mod duration;
 pub mod faults;
 pub mod init;

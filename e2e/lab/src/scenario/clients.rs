@@ -43,11 +43,7 @@ impl Context {
 
     /// Another client.
     pub const fn client_named<'a>(&'a self, name: &'a str) -> Client<'a> {
-        Client {
-            lab: self.lab(),
-            nodes: self.node_count(),
-            name,
-        }
+        Client::of(self.lab(), name)
     }
 
     /// Captures ARP and neighbour discovery on LAN 0, whoever sends it, into
@@ -63,7 +59,16 @@ impl Context {
     }
 }
 
-impl Client<'_> {
+impl<'a> Client<'a> {
+    /// A client of a lab, by its name.
+    pub const fn of(lab: &'a Lab, name: &'a str) -> Self {
+        Self {
+            lab,
+            nodes: lab.spec.nodes,
+            name,
+        }
+    }
+
     /// Its address on LAN 0 of the family of `other`.
     pub fn address_like(&self, other: &IpAddr) -> Result<IpAddr> {
         let number = self.name.strip_prefix('c').and_then(|j| j.parse().ok());

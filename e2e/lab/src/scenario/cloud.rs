@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use super::{Context, wait};
-use crate::lab::FAKECLOUD_PORT;
+use crate::lab::{FAKECLOUD_PORT, Lab};
 use crate::plan::Host;
 
 /// The pretend cloud.
@@ -82,21 +82,26 @@ pub struct Call {
 impl Context {
     /// The pretend cloud, for its owner.
     pub fn cloud(&self) -> Result<Cloud> {
-        let (v4, v6) = Host::Cloud
-            .management()
-            .context("the cloud is on management")?;
-        let address = if self.families().has_v4() {
-            v4.into()
-        } else {
-            v6.into()
-        };
-        Ok(Cloud {
-            address: SocketAddr::new(address, FAKECLOUD_PORT),
-        })
+        Cloud::of(self.lab())
     }
 }
 
 impl Cloud {
+    /// The pretend cloud beside a lab's cluster.
+    pub fn of(lab: &Lab) -> Result<Self> {
+        let (v4, v6) = Host::Cloud
+            .management()
+            .context("the cloud is on management")?;
+        let address = if lab.spec.families.has_v4() {
+            v4.into()
+        } else {
+            v6.into()
+        };
+        Ok(Self {
+            address: SocketAddr::new(address, FAKECLOUD_PORT),
+        })
+    }
+
     /// All load balancers.
     pub async fn load_balancers(&self) -> Result<Vec<LoadBalancer>> {
         let page: Page = self.get("/v1/load-balancers?pageSize=100").await?;

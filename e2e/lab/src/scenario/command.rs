@@ -90,7 +90,7 @@ impl ScenarioArguments {
 }
 
 /// `target/herald-lab` of the tree that this program was built in.
-fn default_logs() -> Result<PathBuf> {
+pub(crate) fn default_logs() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     let target = program
         .parent()

@@ -32,6 +32,7 @@ pub mod workloads;
 
 pub use clients::Client;
 pub use cloud::Cloud;
+pub(crate) use command::default_logs;
 pub use command::{ScenarioArguments, list};
 pub use context::Context;
 pub use group::run as run_group;

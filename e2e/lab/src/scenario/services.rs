@@ -335,7 +335,7 @@ pub fn ingress_addresses(service: &Service) -> Vec<IpAddr> {
 }
 
 /// The condition of the present generation by which Herald says how it stands.
-fn ready_condition(service: &Service) -> Option<&Condition> {
+pub fn ready_condition(service: &Service) -> Option<&Condition> {
     service
         .status
         .as_ref()?
