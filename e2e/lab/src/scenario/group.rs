@@ -40,55 +40,20 @@ pub(super) struct Plan {
 /// output, as [`Event`]s. Runs inside namespaces made by [`crate::isolate`].
 pub async fn run(plan: &str) -> Result<()> {
     let plan: Plan = serde_json::from_str(plan).context("read the group's plan")?;
+    let begin = Instant::now();
     let lab = match start(&plan).await {
         Ok(lab) => lab,
         Err(error) => {
-            for case in &plan.cases {
-                let why = format!("the lab did not start: {error:#}");
-                tell_end(
-                    &plan,
-                    case,
-                    Verdict::Failed(why),
-                    Duration::ZERO,
-                    Vec::new(),
-                );
-            }
+            none_runs(&plan, &format!("the lab did not start: {error:#}"));
             return Ok(());
         }
     };
-    let mut denied = BTreeSet::new();
-    for (block, case) in (0_u8..).zip(&plan.cases) {
-        Event::Began { case: case.label() }.tell();
-        let begin = Instant::now();
-        let (samples, result) = one(&lab, case, block, &mut denied).await;
-        let verdict = match result {
-            Ok(()) => Verdict::Passed,
-            Err(error) => {
-                let why = format!("{error:#}");
-                Verdict::Failed(explain(&lab, case, why).await)
-            }
-        };
-        tell_end(&plan, case, verdict, begin.elapsed(), samples);
-    }
-    Ok(())
-}
-
-async fn start(plan: &Plan) -> Result<Lab> {
-    let begin = Instant::now();
-    let lab = Lab::start(LabSpec {
-        nodes: plan.needs.nodes,
-        clients: plan.needs.clients,
-        families: plan.needs.families,
-        proxy_mode: plan.needs.proxy_mode.to_string(),
-        strict_arp: plan.needs.strict_arp,
-        logs: plan.logs.clone(),
-        ..LabSpec::default()
-    })
-    .await?;
     let up = begin.elapsed();
-    lab.install(plan.needs.overlay.name())
-        .await
-        .context("install Herald")?;
+    if let Err(error) = lab.install(plan.needs.overlay.name()).await {
+        let why = format!("Herald could not be installed: {error:#}");
+        none_runs(&plan, &explain(&lab, HERALD, &plan.logs, why).await);
+        return Ok(());
+    }
     Event::Step {
         case: None,
         text: format!(
@@ -99,7 +64,43 @@ async fn start(plan: &Plan) -> Result<Lab> {
         ),
     }
     .tell();
-    Ok(lab)
+    let mut denied = BTreeSet::new();
+    for (block, case) in (0_u8..).zip(&plan.cases) {
+        Event::Began { case: case.label() }.tell();
+        let begin = Instant::now();
+        let (samples, result) = one(&lab, case, block, &mut denied).await;
+        let verdict = match result {
+            Ok(()) => Verdict::Passed,
+            Err(error) => {
+                let why = format!("{error:#}");
+                let folder = plan.logs.join(case.folder());
+                Verdict::Failed(explain(&lab, &case.scenario, &folder, why).await)
+            }
+        };
+        tell_end(&plan, case, verdict, begin.elapsed(), samples);
+    }
+    Ok(())
+}
+
+async fn start(plan: &Plan) -> Result<Lab> {
+    Lab::start(LabSpec {
+        nodes: plan.needs.nodes,
+        clients: plan.needs.clients,
+        families: plan.needs.families,
+        proxy_mode: plan.needs.proxy_mode.to_string(),
+        strict_arp: plan.needs.strict_arp,
+        logs: plan.logs.clone(),
+        ..LabSpec::default()
+    })
+    .await
+}
+
+/// All cases fail for the same reason.
+fn none_runs(plan: &Plan, why: &str) {
+    for case in &plan.cases {
+        let verdict = Verdict::Failed(why.to_owned());
+        tell_end(plan, case, verdict, Duration::ZERO, Vec::new());
+    }
 }
 
 /// Runs one case, takes away what it made, and looks whether it left the lab
@@ -198,9 +199,8 @@ fn tell_end(
 }
 
 /// The failure, the namespace's events and the ends of Herald's logs; the
-/// whole state of the cluster is kept in the scenario's folder.
-async fn explain(lab: &Lab, case: &Case, why: String) -> String {
-    let namespace = case.scenario.as_str();
+/// whole state of the cluster is kept in the folder.
+async fn explain(lab: &Lab, namespace: &str, folder: &Path, why: String) -> String {
     let mut kept = format!("{why}\n");
     let mut shown = format!("{why}\n");
     let events = look(
@@ -232,7 +232,7 @@ async fn explain(lab: &Lab, case: &Case, why: String) -> String {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         append(&mut shown, &log.display().to_string(), tail(&text));
     }
-    let file = lab.logs().join(case.folder()).join("failure.txt");
+    let file = folder.join("failure.txt");
     match std::fs::write(&file, kept) {
         Ok(()) => append(
             &mut shown,
