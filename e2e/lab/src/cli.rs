@@ -94,7 +94,6 @@ enum Command {
     },
     #[command(name = "__supervise", hide = true)]
     Supervise {
-        name: String,
         spec: String,
         overlay: Option<String>,
     },
@@ -209,12 +208,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime()?.block_on(node::run(spec))?;
         }
         Command::Container { sandbox } => match node::become_container(&sandbox)? {},
-        Command::Supervise {
-            name,
-            spec,
-            overlay,
-        } => {
-            runtime()?.block_on(supervise(&name, &spec, overlay.as_deref()))?;
+        Command::Supervise { spec, overlay } => {
+            runtime()?.block_on(supervise(&spec, overlay.as_deref()))?;
         }
         Command::Up(args) => up(args)?,
         Command::Down(lab) => Running::named(&lab.name)?.stop()?,
@@ -301,7 +296,6 @@ fn up(args: UpArgs) -> Result<()> {
     assets::ensure()?;
     let mut inner = vec![
         "__supervise".to_owned(),
-        args.lab.name.clone(),
         serde_json::to_string(&spec)?,
     ];
     if !args.bare {
@@ -316,14 +310,13 @@ fn up(args: UpArgs) -> Result<()> {
 }
 
 /// The main process of a lab that `up` leaves running.
-async fn supervise(name: &str, spec: &str, overlay: Option<&str>) -> Result<()> {
-    let running = Running::named(name)?;
+async fn supervise(spec: &str, overlay: Option<&str>) -> Result<()> {
     let lab = Lab::start(serde_json::from_str(spec)?).await?;
     if let Some(overlay) = overlay {
         lab.install(overlay).await?;
         eprintln!("lab: Herald installed from deploy/overlays/{overlay}");
     }
-    running.announce_ready()?;
+    running::announce_ready(lab.logs())?;
     std::future::pending().await
 }
 

@@ -119,13 +119,6 @@ impl Running {
         Ok(())
     }
 
-    /// Says, from inside, that the lab is ready.
-    pub(crate) fn announce_ready(&self) -> Result<()> {
-        File::create(self.directory.join("ready"))
-            .map(drop)
-            .context("say that the lab is ready")
-    }
-
     /// Ends the lab.
     pub(crate) fn stop(&self) -> Result<()> {
         let pid = self.pid()?;
@@ -181,6 +174,15 @@ impl Running {
         }
         Ok(Pid::from_raw(pid))
     }
+}
+
+/// Says, from inside, that the lab whose logs go to `logs` is ready. Its
+/// directory can't be told from the user here, who may be root inside only.
+pub(crate) fn announce_ready(logs: &Path) -> Result<()> {
+    let directory = logs.parent().context("logs are in the lab's directory")?;
+    File::create(directory.join("ready"))
+        .map(drop)
+        .context("say that the lab is ready")
 }
 
 /// One directory for each user; not below `/run`, which a lab covers with its

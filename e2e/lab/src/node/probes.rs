@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 /// Until its first success a readiness probe comes this often, whatever its
 /// period, so that a roll-out in the lab does not wait for a period to pass.
-const EAGER: Duration = Duration::from_millis(200);
+const EAGER: Duration = Duration::from_millis(100);
 
 /// Which probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
