@@ -11,7 +11,7 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::{Context, wait};
@@ -63,20 +63,6 @@ struct Page {
 struct Faults {
     faults: Vec<Value>,
     held: Vec<Value>,
-}
-
-#[derive(Deserialize)]
-struct Calls {
-    calls: Vec<Call>,
-}
-
-/// A call of the operator to the cloud.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Call {
-    /// `CreateLoadBalancer`, ...
-    pub operation: String,
-    /// Status and code, `pending`, or `abandoned`.
-    pub outcome: String,
 }
 
 impl Context {
@@ -167,20 +153,20 @@ impl Cloud {
     /// Disarms all faults and lets held calls go.
     pub async fn no_faults(&self) -> Result<()> {
         self.call(Method::DELETE, "/v1/faults", None).await?;
-        self.call(Method::POST, "/v1/faults/release", Some(&json!({})))
+        self.call(Method::POST, "/v1/faults/release", None)
             .await
             .map(drop)
     }
 
-    /// The calls since the log was last cleared.
-    pub async fn calls(&self) -> Result<Vec<Call>> {
-        let calls: Calls = self.get("/v1/calls").await?;
-        Ok(calls.calls)
-    }
-
-    /// Forgets the calls so far.
-    pub async fn forget_calls(&self) -> Result<()> {
-        self.call(Method::DELETE, "/v1/calls", None).await.map(drop)
+    /// Waits until no call hangs in a fault any more, because its caller has
+    /// gone.
+    pub async fn holds_no_call(&self) -> Result<()> {
+        wait::until("the call that hangs to be abandoned", || async {
+            let faults: Faults = self.get("/v1/faults").await?;
+            ensure!(faults.held.is_empty(), "held: {:?}", faults.held);
+            Ok(())
+        })
+        .await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {

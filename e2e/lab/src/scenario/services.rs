@@ -345,9 +345,9 @@ pub fn ready_condition(service: &Service) -> Option<&Condition> {
         .find(|condition| condition.type_ == CONDITION_LOAD_BALANCER_READY)
 }
 
-/// Every ingress says `ipMode: VIP`, as an address that reaches nodes
-/// unchanged must.
-pub fn ensure_vip_mode(service: &Service) -> Result<()> {
+/// Every ingress has this `ipMode`: `VIP` where packets reach the nodes with the
+/// address as destination, `Proxy` where they do not.
+pub fn ensure_ip_mode(service: &Service, mode: &str) -> Result<()> {
     let ingress = service
         .status
         .iter()
@@ -355,7 +355,7 @@ pub fn ensure_vip_mode(service: &Service) -> Result<()> {
         .flat_map(|balancer| balancer.ingress.iter().flatten());
     for ingress in ingress {
         ensure!(
-            ingress.ip_mode.as_deref() == Some("VIP"),
+            ingress.ip_mode.as_deref() == Some(mode),
             "ingress {:?} of Service {} has ipMode {:?}",
             ingress.ip,
             service.name_any(),

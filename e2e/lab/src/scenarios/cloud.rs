@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use herald_api::names::{CLASS_BARE_METAL, CLASS_FAKE, LABEL_EXCLUDE_NODE};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::faults as harm;
 use crate::prober::Target;
+use crate::scenario::services::ensure_ip_mode;
 use crate::scenario::wait::PATIENCE;
 use crate::scenario::{Cloud, Context, wait};
 
@@ -18,6 +19,7 @@ use crate::scenario::{Cloud, Context, wait};
 async fn provisioned(ctx: &Context, name: &str) -> Result<Vec<IpAddr>> {
     ctx.expose(name).class(CLASS_FAKE).create().await?;
     ctx.condition(name, "True", "Provisioned").await?;
+    ensure_ip_mode(&ctx.service(name).await?, "Proxy")?;
     ctx.addresses(name).await
 }
 
@@ -286,6 +288,18 @@ pub(super) async fn operator_killed(ctx: &mut Context) -> Result<()> {
             ctx.client().curl(address).await?;
         }
 
+        if ctx.ip_families().len() > 1 {
+            dies_in(ctx, &cloud, "SetFamilies", phase, async |ctx| {
+                ctx.change_service("web", json!({"spec": {"ipFamilyPolicy": "SingleStack"}}))
+                    .await
+            })
+            .await?;
+            let [address] = ctx.addresses("web").await?[..] else {
+                bail!("a Service of one family has not one address");
+            };
+            ctx.client().curl(address).await?;
+        }
+
         let balancers = cloud.load_balancers().await?;
         ensure!(
             balancers.len() == 1 && balancers[0].id == id,
@@ -304,8 +318,8 @@ pub(super) async fn operator_killed(ctx: &mut Context) -> Result<()> {
     Ok(())
 }
 
-/// Does something that makes the operator call the cloud, kills every operator
-/// while the call hangs, and lets the cloud go on.
+/// Does something that makes the operator call the cloud, and kills the one
+/// that leads while the call hangs.
 async fn dies_in(
     ctx: &Context,
     cloud: &Cloud,
@@ -323,7 +337,7 @@ async fn dies_in(
         .with_context(|| format!("{operation} {phase} its work"))?;
     let leader = ctx.leader().await?;
     ctx.signal(&leader, "operator", Signal::SIGKILL)?;
-    cloud.no_faults().await?;
+    cloud.holds_no_call().await?;
     ctx.step(format!("{leader} killed {phase} the work of {operation}"));
     Ok(())
 }

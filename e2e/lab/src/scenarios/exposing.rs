@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use crate::prober::Target;
-use crate::scenario::services::ensure_vip_mode;
+use crate::scenario::services::ensure_ip_mode;
 use crate::scenario::workloads::{ECHO, node_of};
 use crate::scenario::{Context, herald};
 
@@ -52,7 +52,7 @@ pub(super) async fn expose(ctx: &mut Context) -> Result<()> {
         addresses.len() == ctx.ip_families().len(),
         "addresses: {addresses:?}"
     );
-    ensure_vip_mode(&ctx.service("web").await?)?;
+    ensure_ip_mode(&ctx.service("web").await?, "VIP")?;
     ctx.condition("web", "True", "AddressAssigned").await?;
     for &address in &addresses {
         ctx.client().curl(address).await?;
