@@ -1,2 +1,198 @@
 //! herald-operator: flags to wiring.
-fn main() {}
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use herald_api::{IPAddressPool, L2Advertisement};
+use herald_baremetal::BareMetal;
+use herald_fake::FakeCloud;
+use herald_ipam::AddressPools;
+use herald_operator::{Config, LeaseConfig, OperatorMetrics};
+use herald_provider::DynProvider;
+use herald_telemetry::{Health, LogFormat, Registry};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client, CustomResourceExt as _, ResourceExt as _};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Gives Services of type LoadBalancer their load balancers.
+#[derive(Debug, Parser)]
+#[command(name = "herald-operator", version)]
+struct Flags {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Providers to enable; repeatable.
+    #[arg(long = "provider", value_enum, value_delimiter = ',', default_value = "baremetal")]
+    providers: Vec<Name>,
+    /// Which of them takes Services without a loadBalancerClass.
+    #[arg(long, value_enum, default_value = "baremetal")]
+    default_provider: DefaultProvider,
+    /// Where herald-fakecloud serves its API, http://HOST:PORT.
+    #[arg(long, required_if_eq("providers", "fake"))]
+    fakecloud_endpoint: Option<String>,
+    /// Tells clusters apart within a cloud account; the UID of namespace
+    /// kube-system if not given.
+    #[arg(long)]
+    cluster_id: Option<String>,
+    /// Label selector of the nodes that load balancers of a cloud get.
+    #[arg(long, default_value = "")]
+    node_selector: String,
+    /// Say what would be done, in conditions and events, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Namespace of Herald's objects and of the leader lease.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "herald-system")]
+    namespace: String,
+    /// Who this replica is, in the leader lease.
+    #[arg(long, env = "POD_NAME", default_value = "herald-operator")]
+    identity: String,
+    /// Others take the lease after it was unchanged for this long.
+    #[arg(long, value_parser = seconds, default_value = "15s")]
+    leader_elect_lease_duration: Duration,
+    /// The leader stops when it could not renew for this long.
+    #[arg(long, value_parser = seconds, default_value = "10s")]
+    leader_elect_renew_deadline: Duration,
+    /// Between two tries for the lease.
+    #[arg(long, value_parser = seconds, default_value = "2s")]
+    leader_elect_retry_period: Duration,
+    /// Where /metrics, /healthz and /readyz are served.
+    #[arg(long, default_value = "[::]:7472")]
+    metrics_bind_address: SocketAddr,
+    /// json or text.
+    #[arg(long, default_value = "json")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the custom resource definitions.
+    Crds,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Name {
+    Baremetal,
+    Fake,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DefaultProvider {
+    Baremetal,
+    Fake,
+    None,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let flags = Flags::parse();
+    if let Some(Command::Crds) = flags.command {
+        return print_crds();
+    }
+    herald_telemetry::init_logs(flags.log_format);
+    let mut registry = Registry::default();
+    let metrics = OperatorMetrics::register(&mut registry);
+    let (health, stop) = (Health::new(), CancellationToken::new());
+    let client = Client::try_default().await.context("find the API server")?;
+    let address = flags.metrics_bind_address;
+    let config = configure(&client, flags).await?;
+    tokio::spawn(stop_on_signal(stop.clone())?);
+    let endpoint = herald_telemetry::serve(
+        address,
+        Arc::new(registry),
+        health.clone(),
+        CancellationToken::new(),
+    );
+    tokio::select! {
+        result = herald_operator::run(client, config, metrics, health, stop) => result?,
+        result = endpoint => result?,
+    }
+    Ok(())
+}
+
+async fn configure(client: &Client, flags: Flags) -> Result<Config> {
+    let mut providers: Vec<Arc<dyn DynProvider>> = Vec::new();
+    let mut pools: Option<Arc<dyn AddressPools>> = None;
+    if flags.providers.contains(&Name::Baremetal) {
+        let bare_metal = Arc::new(BareMetal::default());
+        pools = Some(bare_metal.clone());
+        providers.push(bare_metal);
+    }
+    if flags.providers.contains(&Name::Fake) {
+        let endpoint = flags.fakecloud_endpoint.context("--fakecloud-endpoint is missing")?;
+        let cluster = match flags.cluster_id {
+            Some(id) => id,
+            None => cluster_id(client).await?,
+        };
+        let endpoint = endpoint.parse().context("--fakecloud-endpoint is no URL")?;
+        providers.push(Arc::new(FakeCloud::new(&endpoint, cluster)?));
+    }
+    let default_provider = match flags.default_provider {
+        DefaultProvider::None => None,
+        DefaultProvider::Baremetal => Some(Name::Baremetal),
+        DefaultProvider::Fake => Some(Name::Fake),
+    };
+    if let Some(name) = default_provider
+        && !flags.providers.contains(&name)
+    {
+        bail!("--default-provider is not among the providers that --provider enables");
+    }
+    Ok(Config {
+        namespace: flags.namespace.clone(),
+        providers,
+        default_provider: default_provider.map(|name| match name {
+            Name::Baremetal => "baremetal".to_owned(),
+            Name::Fake => "fake".to_owned(),
+        }),
+        pools,
+        node_selector: flags.node_selector,
+        dry_run: flags.dry_run,
+        lease: LeaseConfig {
+            name: "herald-operator".into(),
+            namespace: flags.namespace,
+            identity: flags.identity,
+            duration: flags.leader_elect_lease_duration,
+            renew_deadline: flags.leader_elect_renew_deadline,
+            retry_period: flags.leader_elect_retry_period,
+        },
+    })
+}
+
+async fn cluster_id(client: &Client) -> Result<String> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    namespaces
+        .get("kube-system")
+        .await
+        .context("read namespace kube-system for the cluster's id (or give --cluster-id)")?
+        .uid()
+        .context("namespace kube-system has no UID")
+}
+
+fn print_crds() -> Result<()> {
+    for crd in [IPAddressPool::crd(), L2Advertisement::crd()] {
+        print!("---\n{}", serde_yaml_ng::to_string(&crd)?);
+    }
+    Ok(())
+}
+
+/// A whole number of seconds with its unit, `15s`.
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.strip_suffix('s')
+        .and_then(|number| number.parse().ok())
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("{text:?} is no duration; write for example 15s"))
+}
+
+fn stop_on_signal(stop: CancellationToken) -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    })
+}

@@ -28,6 +28,7 @@ use crate::{Condition, LabelSelector};
         json_path = ".status.conditions[?(@.type=='Valid')].status"
     )
 )]
+#[expect(clippy::duplicated_attributes, reason = "columns share a type")]
 #[serde(rename_all = "camelCase")]
 pub struct IPAddressPoolSpec {
     /// CIDRs without host bits (`192.0.2.0/24`) or ranges

@@ -19,6 +19,7 @@ use crate::LabelSelector;
     printcolumn(name = "Pools", type_ = "string", json_path = ".spec.ipAddressPools"),
     printcolumn(name = "Interfaces", type_ = "string", json_path = ".spec.interfaces")
 )]
+#[expect(clippy::duplicated_attributes, reason = "columns share a type")]
 #[serde(rename_all = "camelCase")]
 pub struct L2AdvertisementSpec {
     /// Names of pools; with no names and no selectors, all pools.

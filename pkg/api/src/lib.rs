@@ -1,7 +1,7 @@
 //! What users type and read: the CRDs of group `herald.dev`, annotations,
 //! load balancer classes, condition types and reasons.
 //!
-//! Kinds and fields are those that MetalLB's users know, with the same
+//! Kinds and fields are those that `MetalLB`'s users know, with the same
 //! meaning.
 
 mod condition;

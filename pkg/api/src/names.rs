@@ -13,11 +13,11 @@ pub const FINALIZER: &str = "herald.dev/cleanup";
 
 /// Annotation: requested addresses, comma separated, at most one a family.
 pub const ANNOTATION_LOAD_BALANCER_IPS: &str = "herald.dev/loadBalancerIPs";
-/// MetalLB's form of [`ANNOTATION_LOAD_BALANCER_IPS`].
+/// `MetalLB`'s form of [`ANNOTATION_LOAD_BALANCER_IPS`].
 pub const ANNOTATION_METALLB_LOAD_BALANCER_IPS: &str = "metallb.io/loadBalancerIPs";
 /// Annotation: the pool to take addresses from.
 pub const ANNOTATION_ADDRESS_POOL: &str = "herald.dev/address-pool";
-/// MetalLB's form of [`ANNOTATION_ADDRESS_POOL`].
+/// `MetalLB`'s form of [`ANNOTATION_ADDRESS_POOL`].
 pub const ANNOTATION_METALLB_ADDRESS_POOL: &str = "metallb.io/address-pool";
 /// Annotation: `"true"` writes the plan to the condition and changes nothing.
 pub const ANNOTATION_DRY_RUN: &str = "herald.dev/dry-run";

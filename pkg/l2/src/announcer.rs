@@ -1,66 +1,135 @@
-//! One interface's announcer: who is answered, what is announced and when.
+//! One interface's announcer: who is answered, what is announced and when, and
+//! when an address goes to another node.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::arp::{ArpOperation, ArpPacket};
 use crate::ethernet::{Mac, TYPE_ARP, TYPE_IPV6};
 use crate::ndp::{NeighborAdvertisement, NeighborMessage};
+use crate::pace::Pace;
 use crate::schedule::gap;
 
 /// Between two announcements of an address that stays where it is. A switch
 /// forgets a quiet port after 300 s while a router keeps its ARP entry longer.
 pub const REFRESH: Duration = Duration::from_secs(90);
 
-/// Announcements a second on one interface; beyond it they wait their turn.
-const RATE: u32 = 200;
-/// Announcements that may go out at once after a quiet time.
-const BUCKET: u32 = 500;
+/// A claim this recent, when an address is handed over, is the successor's: it
+/// saw before us that it is its turn.
+const RECENT: Duration = Duration::from_secs(2);
 
-/// Somebody else on the segment says that an announced address is his.
+/// Another host that claims an address for longer than this is no successor
+/// whose turn we have not heard of yet.
+const CONFLICT_AFTER: Duration = Duration::from_secs(3);
+
+/// A claim that is not repeated for so long is over. Longer than the refresh
+/// of any announcer that is known.
+const CLAIM_ENDS: Duration = Duration::from_mins(3);
+
+/// RFC 5227 §2.4: an address is not defended more often.
+const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What an announcer has to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// The address.
-    pub address: IpAddr,
-    /// The hardware address it is claimed for.
-    pub mac: Mac,
+pub enum Event {
+    /// An address was handed over: its successor was heard, and we are silent.
+    Succeeded {
+        /// The address.
+        address: IpAddr,
+        /// The successor's hardware address.
+        mac: Mac,
+    },
+    /// An address was to be handed over, nobody was heard in the time given,
+    /// and we are silent.
+    Unclaimed {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Another host keeps saying that an address we hold is its own. Told once
+    /// for each host; we hold on and defend it.
+    Conflict {
+        /// The address.
+        address: IpAddr,
+        /// The other host's hardware address.
+        mac: Mac,
+    },
 }
 
 /// What an announcer has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Requests and solicitations for announced addresses.
+    /// Requests and solicitations for our addresses.
     pub requests_received: u64,
     /// Answers to them.
     pub responses_sent: u64,
     /// Announcements that nobody asked for.
     pub gratuitous_sent: u64,
+    /// Frames in which another host claimed one of our addresses.
+    pub claims_heard: u64,
 }
 
+/// An address that we answer for.
 #[derive(Debug)]
-struct Announced {
+struct Entry {
     /// Announcements made since the take-over.
     step: usize,
-    /// Its entry in the order of due announcements; none waits in line.
+    /// When the next announcement is due; none while it is handed over.
     due: Option<Instant>,
+    yielding: Option<Yielding>,
+    claim: Option<Claim>,
+    defended: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Yielding {
+    since: Instant,
+    until: Instant,
+}
+
+/// Another host's word that an address is its own.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    mac: Mac,
+    first: Instant,
+    last: Instant,
+    told: bool,
+}
+
+impl Entry {
+    const fn new() -> Self {
+        Self {
+            step: 0,
+            due: None,
+            yielding: None,
+            claim: None,
+            defended: None,
+        }
+    }
 }
 
 /// Answers for addresses on one interface and announces them.
 ///
+/// An address is *held* from [`announce`](Self::announce) on: answered for and
+/// announced. From [`hand_over`](Self::hand_over) on it is still answered for,
+/// until its successor is heard or time is up. [`withdraw`](Self::withdraw)
+/// ends it at once.
+///
 /// The caller feeds [`handle_frame`](Self::handle_frame) and
 /// [`handle_timeout`](Self::handle_timeout), then drains
-/// [`poll_transmit`](Self::poll_transmit) and [`poll_claim`](Self::poll_claim),
+/// [`poll_transmit`](Self::poll_transmit) and [`poll_event`](Self::poll_event),
 /// and waits until [`poll_timeout`](Self::poll_timeout).
 #[derive(Debug)]
 pub struct Announcer {
     mac: Mac,
-    addresses: HashMap<IpAddr, Announced>,
-    due: BTreeMap<(Instant, usize, IpAddr), ()>,
-    tokens: f64,
-    filled: Instant,
+    entries: HashMap<IpAddr, Entry>,
+    /// Announcements to make: when, the how many-th it is, of what.
+    due: BTreeSet<(Instant, usize, IpAddr)>,
+    /// When handing over ends without a successor.
+    deadlines: BTreeSet<(Instant, IpAddr)>,
+    pace: Pace,
     transmit: VecDeque<Vec<u8>>,
-    claims: VecDeque<Claim>,
+    events: VecDeque<Event>,
     counters: Counters,
 }
 
@@ -69,12 +138,12 @@ impl Announcer {
     pub fn new(mac: Mac, now: Instant) -> Self {
         Self {
             mac,
-            addresses: HashMap::new(),
-            due: BTreeMap::new(),
-            tokens: f64::from(BUCKET),
-            filled: now,
+            entries: HashMap::new(),
+            due: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            pace: Pace::new(now),
             transmit: VecDeque::new(),
-            claims: VecDeque::new(),
+            events: VecDeque::new(),
             counters: Counters::default(),
         }
     }
@@ -85,95 +154,191 @@ impl Announcer {
     }
 
     /// Whether it answers for this address.
-    pub fn announces(&self, address: &IpAddr) -> bool {
-        self.addresses.contains_key(address)
+    pub fn answers(&self, address: &IpAddr) -> bool {
+        self.entries.contains_key(address)
     }
 
-    /// Answers for `address` from now on and announces it. Nothing changes for
-    /// one that is announced already.
+    /// The addresses that it answers for.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.entries.keys().copied()
+    }
+
+    /// Holds `address` from now on: answers for it and announces it. Nothing
+    /// changes for one that is held already; one that was being handed over is
+    /// announced anew, as another host may have been heard meanwhile.
     pub fn announce(&mut self, address: IpAddr, now: Instant) {
-        if self.announces(&address) {
-            return;
+        match self.entries.get(&address) {
+            Some(Entry { yielding: None, .. }) => return,
+            Some(_) => self.withdraw(&address),
+            None => {}
         }
-        self.addresses.insert(address, Announced { step: 0, due: None });
+        self.entries.insert(address, Entry::new());
         self.schedule(address, now);
+        self.handle_timeout(now);
+    }
+
+    /// Another node's turn: announces `address` no more, and answers for it
+    /// until that one is heard, at the most for `grace` since the first call.
+    /// Nothing happens for an address that is not answered for.
+    pub fn hand_over(&mut self, address: IpAddr, grace: Duration, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&address) else {
+            return;
+        };
+        if let Some(due) = entry.due.take() {
+            self.due.remove(&(due, entry.step, address));
+        }
+        let since = match entry.yielding.take() {
+            Some(Yielding { since, until }) => {
+                self.deadlines.remove(&(until, address));
+                since
+            }
+            None => now,
+        };
+        let until = since + grace;
+        entry.yielding = Some(Yielding { since, until });
+        self.deadlines.insert((until, address));
+        if let Some(claim) = entry.claim
+            && claim.last + RECENT >= now
+        {
+            self.succeeded(address, claim.mac);
+        }
         self.handle_timeout(now);
     }
 
     /// Neither answers for `address` nor announces it any more.
     pub fn withdraw(&mut self, address: &IpAddr) {
-        if let Some(Announced { step, due: Some(due) }) = self.addresses.remove(address) {
-            self.due.remove(&(due, step, *address));
+        let Some(entry) = self.entries.remove(address) else {
+            return;
+        };
+        if let Some(due) = entry.due {
+            self.due.remove(&(due, entry.step, *address));
+        }
+        if let Some(yielding) = entry.yielding {
+            self.deadlines.remove(&(yielding.until, *address));
         }
     }
 
-    /// The interface has another hardware address, or a new link: everything
-    /// is announced anew.
+    /// The interface has another hardware address or a new link: everything
+    /// that is held is announced anew.
     pub fn reannounce(&mut self, mac: Mac, now: Instant) {
         self.mac = mac;
         self.due.clear();
-        let addresses: Vec<IpAddr> = self.addresses.keys().copied().collect();
-        for address in addresses {
-            self.addresses.insert(address, Announced { step: 0, due: None });
+        let held: Vec<IpAddr> = self
+            .entries
+            .iter_mut()
+            .filter(|(_, entry)| entry.yielding.is_none())
+            .map(|(address, entry)| {
+                entry.step = 0;
+                *address
+            })
+            .collect();
+        for address in held {
             self.schedule(address, now);
         }
         self.handle_timeout(now);
     }
 
-    /// Takes in a frame from the interface. What is malformed or not for an
-    /// announced address has no effect.
-    pub fn handle_frame(&mut self, frame: &[u8]) {
-        let kind = frame.get(12..14).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+    /// Takes in a frame from the interface. What is malformed or about other
+    /// addresses has no effect.
+    pub fn handle_frame(&mut self, frame: &[u8], now: Instant) {
+        let kind = frame
+            .get(12..14)
+            .map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
         match kind {
             Some(TYPE_ARP) => {
                 if let Ok(packet) = ArpPacket::parse(frame) {
-                    self.handle_arp(&packet);
+                    self.handle_arp(&packet, now);
                 }
             }
             Some(TYPE_IPV6) => {
                 if let Ok(message) = NeighborMessage::parse(frame) {
-                    self.handle_neighbor(&message);
+                    self.handle_neighbor(&message, now);
                 }
             }
             _ => {}
         }
     }
 
-    fn handle_arp(&mut self, packet: &ArpPacket) {
-        let sender = IpAddr::V4(packet.sender_ip);
-        if packet.sender_mac != self.mac && self.announces(&sender) {
-            self.claims.push_back(Claim { address: sender, mac: packet.sender_mac });
-            // A claim is not a question.
-            if packet.is_announcement() {
-                return;
-            }
-        }
+    fn handle_arp(&mut self, packet: &ArpPacket, now: Instant) {
+        self.handle_claim(
+            packet.sender_ip.into(),
+            packet.sender_mac,
+            packet.is_announcement(),
+            now,
+        );
         let asked = packet.operation == ArpOperation::Request
+            && !packet.is_announcement()
             && packet.sender_mac.is_unicast()
             && (packet.destination == Mac::BROADCAST || packet.destination == self.mac)
-            && self.announces(&IpAddr::V4(packet.target_ip));
+            && self.answers(&packet.target_ip.into());
         if asked {
             self.answer(packet.reply(self.mac).to_frame());
         }
     }
 
-    fn handle_neighbor(&mut self, message: &NeighborMessage) {
+    fn handle_neighbor(&mut self, message: &NeighborMessage, now: Instant) {
         match message {
             NeighborMessage::Solicitation(solicitation) => {
-                if self.announces(&IpAddr::V6(solicitation.target))
-                    && solicitation.source_mac.is_unicast()
+                if self.answers(&solicitation.target.into()) && solicitation.source_mac.is_unicast()
                 {
                     self.answer(NeighborAdvertisement::answer(solicitation, self.mac).to_frame());
                 }
             }
             NeighborMessage::Advertisement(advertisement) => {
-                let address = IpAddr::V6(advertisement.target);
-                let mac = advertisement.target_link.unwrap_or(advertisement.source_mac);
-                if mac != self.mac && self.announces(&address) {
-                    self.claims.push_back(Claim { address, mac });
-                }
+                let mac = advertisement
+                    .target_link
+                    .unwrap_or(advertisement.source_mac);
+                self.handle_claim(advertisement.target.into(), mac, true, now);
             }
         }
+    }
+
+    /// Somebody says that `address` is at `mac`. Only one who `announces` it is
+    /// taken for a successor: a kernel that has the address on an interface
+    /// (kube-proxy's, with IPVS) also sends ordinary requests from it.
+    fn handle_claim(&mut self, address: IpAddr, mac: Mac, announces: bool, now: Instant) {
+        if mac == self.mac {
+            return;
+        }
+        let Some(entry) = self.entries.get_mut(&address) else {
+            return;
+        };
+        self.counters.claims_heard += 1;
+        if entry.yielding.is_some() {
+            if announces {
+                self.succeeded(address, mac);
+            }
+            return;
+        }
+        let claim = match &mut entry.claim {
+            Some(claim) if claim.mac == mac && claim.last + CLAIM_ENDS >= now => claim,
+            other => other.insert(Claim {
+                mac,
+                first: now,
+                last: now,
+                told: false,
+            }),
+        };
+        claim.last = now;
+        if now < claim.first + CONFLICT_AFTER {
+            return;
+        }
+        if !claim.told {
+            claim.told = true;
+            self.events.push_back(Event::Conflict { address, mac });
+        }
+        if entry
+            .defended
+            .is_none_or(|defended| defended + DEFEND_INTERVAL <= now)
+        {
+            entry.defended = Some(now);
+            self.transmit_announcement(address);
+        }
+    }
+
+    fn succeeded(&mut self, address: IpAddr, mac: Mac) {
+        self.withdraw(&address);
+        self.events.push_back(Event::Succeeded { address, mac });
     }
 
     fn answer(&mut self, frame: Vec<u8>) {
@@ -187,67 +352,64 @@ impl Announcer {
         self.transmit.pop_front()
     }
 
-    /// The next claim that was heard.
-    pub fn poll_claim(&mut self) -> Option<Claim> {
-        self.claims.pop_front()
+    /// The next thing to tell.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let ((due, ..), ()) = self.due.first_key_value()?;
-        if self.tokens >= 1.0 {
-            return Some(*due);
-        }
-        let wait = Duration::from_secs_f64((1.0 - self.tokens) / f64::from(RATE));
-        Some((*due).max(self.filled + wait))
+        let announcement = self
+            .due
+            .first()
+            .map(|(due, ..)| (*due).max(self.pace.next()));
+        let deadline = self.deadlines.first().map(|(until, _)| *until);
+        announcement.into_iter().chain(deadline).min()
     }
 
-    /// Announces what is due, as far as the rate allows. Of what is due at one
-    /// time the addresses announced least often come first, so that each gets
+    /// Gives up what time is up for, and announces what is due, as far as the
+    /// pace allows. What came due first goes first, so that each address gets
     /// its first announcement before any gets its second.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.refill(now);
-        while self.tokens >= 1.0 {
-            let Some(((due, step, address), ())) =
-                self.due.first_key_value().map(|(key, ())| (*key, ()))
-            else {
-                return;
-            };
-            if due > now {
-                return;
-            }
+        while let Some((until, address)) = self.deadlines.first().copied()
+            && until <= now
+        {
+            self.withdraw(&address);
+            self.events.push_back(Event::Unclaimed { address });
+        }
+        while let Some((due, step, address)) = self.due.first().copied()
+            && due <= now
+            && self.pace.take(now)
+        {
             self.due.remove(&(due, step, address));
-            self.tokens -= 1.0;
-            self.counters.gratuitous_sent += 1;
-            self.transmit.push_back(match address {
-                IpAddr::V4(address) => ArpPacket::announcement(self.mac, address).to_frame(),
-                IpAddr::V6(address) => {
-                    NeighborAdvertisement::announcement(self.mac, address).to_frame()
-                }
-            });
-            if let Some(announced) = self.addresses.get_mut(&address) {
-                announced.step = step + 1;
-                announced.due = None;
+            self.transmit_announcement(address);
+            if let Some(entry) = self.entries.get_mut(&address) {
+                entry.step = step + 1;
             }
             self.schedule(address, now);
         }
     }
 
-    fn refill(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.filled);
-        self.tokens = (self.tokens + passed.as_secs_f64() * f64::from(RATE)).min(BUCKET.into());
-        self.filled = self.filled.max(now);
+    fn transmit_announcement(&mut self, address: IpAddr) {
+        self.counters.gratuitous_sent += 1;
+        self.transmit.push_back(match address {
+            IpAddr::V4(address) => ArpPacket::announcement(self.mac, address).to_frame(),
+            IpAddr::V6(address) => {
+                NeighborAdvertisement::announcement(self.mac, address).to_frame()
+            }
+        });
     }
 
     fn schedule(&mut self, address: IpAddr, now: Instant) {
-        let Some(announced) = self.addresses.get_mut(&address) else { return };
-        let due = if announced.step == 0 {
-            now
-        } else {
-            now + gap(announced.step, last_byte(&address), REFRESH)
+        let Some(entry) = self.entries.get_mut(&address) else {
+            return;
         };
-        announced.due = Some(due);
-        self.due.insert((due, announced.step, address), ());
+        let due = match entry.step {
+            0 => now,
+            step => now + gap(step, last_byte(&address), REFRESH),
+        };
+        entry.due = Some(due);
+        self.due.insert((due, entry.step, address));
     }
 }
 
@@ -259,116 +421,4 @@ const fn last_byte(address: &IpAddr) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    const OURS: Mac = Mac([2, 0, 0, 0, 0, 1]);
-    const THEIRS: Mac = Mac([2, 0, 0, 0, 0, 2]);
-    const VIP: Ipv4Addr = Ipv4Addr::new(10, 20, 100, 0);
-
-    fn announcer() -> (Announcer, Instant) {
-        let now = Instant::now();
-        let mut announcer = Announcer::new(OURS, now);
-        announcer.announce(VIP.into(), now);
-        (announcer, now)
-    }
-
-    fn drain(announcer: &mut Announcer) -> Vec<ArpPacket> {
-        std::iter::from_fn(|| announcer.poll_transmit())
-            .map(|frame| ArpPacket::parse(&frame).unwrap())
-            .collect()
-    }
-
-    fn request(target: Ipv4Addr) -> ArpPacket {
-        ArpPacket {
-            destination: Mac::BROADCAST,
-            source: THEIRS,
-            operation: ArpOperation::Request,
-            sender_mac: THEIRS,
-            sender_ip: Ipv4Addr::new(10, 20, 1, 1),
-            target_mac: Mac::ZERO,
-            target_ip: target,
-        }
-    }
-
-    #[test]
-    fn a_take_over_is_announced_at_once_and_again() {
-        let (mut announcer, begin) = announcer();
-        assert_eq!(drain(&mut announcer), [ArpPacket::announcement(OURS, VIP)]);
-        let mut times = Vec::new();
-        while times.len() < 6 {
-            let now = announcer.poll_timeout().unwrap();
-            announcer.handle_timeout(now);
-            assert_eq!(drain(&mut announcer).len(), 1);
-            times.push((now - begin).as_millis());
-        }
-        assert_eq!(times, [20, 100, 300, 1100, 2200, 5000]);
-    }
-
-    #[test]
-    fn only_announced_addresses_are_answered() {
-        let (mut announcer, _) = announcer();
-        drain(&mut announcer);
-        announcer.handle_frame(&request(VIP).to_frame());
-        assert_eq!(drain(&mut announcer), [request(VIP).reply(OURS)]);
-        announcer.handle_frame(&request(Ipv4Addr::new(10, 20, 100, 1)).to_frame());
-        assert!(drain(&mut announcer).is_empty());
-        announcer.withdraw(&VIP.into());
-        announcer.handle_frame(&request(VIP).to_frame());
-        assert!(drain(&mut announcer).is_empty());
-        assert_eq!(announcer.poll_timeout(), None);
-    }
-
-    #[test]
-    fn a_probe_is_answered_which_defends_the_address() {
-        let (mut announcer, _) = announcer();
-        drain(&mut announcer);
-        let probe = ArpPacket { sender_ip: Ipv4Addr::UNSPECIFIED, ..request(VIP) };
-        announcer.handle_frame(&probe.to_frame());
-        assert_eq!(drain(&mut announcer).len(), 1);
-    }
-
-    #[test]
-    fn a_request_for_another_host_is_not_answered() {
-        let (mut announcer, _) = announcer();
-        drain(&mut announcer);
-        let other = ArpPacket { destination: Mac([2, 0, 0, 0, 0, 9]), ..request(VIP) };
-        announcer.handle_frame(&other.to_frame());
-        assert!(drain(&mut announcer).is_empty());
-    }
-
-    #[test]
-    fn a_foreign_claim_is_told() {
-        let (mut announcer, _) = announcer();
-        announcer.handle_frame(&ArpPacket::announcement(THEIRS, VIP).to_frame());
-        assert_eq!(announcer.poll_claim(), Some(Claim { address: VIP.into(), mac: THEIRS }));
-        announcer.handle_frame(&ArpPacket::announcement(OURS, VIP).to_frame());
-        assert_eq!(announcer.poll_claim(), None);
-        let v6: std::net::Ipv6Addr = "fd20::1:0".parse().unwrap();
-        announcer.announce(v6.into(), Instant::now());
-        announcer.handle_frame(&NeighborAdvertisement::announcement(THEIRS, v6).to_frame());
-        assert_eq!(announcer.poll_claim(), Some(Claim { address: v6.into(), mac: THEIRS }));
-    }
-
-    #[test]
-    fn every_address_is_announced_once_before_any_is_twice() {
-        let now = Instant::now();
-        let mut announcer = Announcer::new(OURS, now);
-        let count = 2 * usize::try_from(BUCKET).unwrap();
-        for i in 0..count {
-            let [.., a, b] = u32::try_from(i).unwrap().to_be_bytes();
-            announcer.announce(Ipv4Addr::new(10, 20, a, b).into(), now);
-        }
-        let mut seen = HashMap::new();
-        while seen.len() < count {
-            let at = announcer.poll_timeout().unwrap();
-            announcer.handle_timeout(at);
-            for packet in drain(&mut announcer) {
-                *seen.entry(packet.sender_ip).or_insert(0) += 1;
-            }
-            assert!(at - now < Duration::from_secs(10), "the rate starves some address");
-        }
-    }
-}
+mod tests;

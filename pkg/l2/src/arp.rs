@@ -101,6 +101,7 @@ impl ArpPacket {
     }
 
     /// The answer to this request, for an address that `mac` stands for.
+    #[must_use]
     pub const fn reply(&self, mac: Mac) -> Self {
         Self {
             destination: self.sender_mac,

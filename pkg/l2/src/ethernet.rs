@@ -33,8 +33,10 @@ impl Mac {
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        for (at, byte) in self.0.iter().enumerate() {
+            write!(f, "{}{byte:02x}", if at == 0 { "" } else { ":" })?;
+        }
+        Ok(())
     }
 }
 
@@ -56,7 +58,12 @@ pub enum Malformed {
 pub(crate) fn split(frame: &[u8]) -> Result<(Mac, Mac, u16, &[u8]), Malformed> {
     let (header, payload) = frame.split_at_checked(HEADER).ok_or(Malformed::Short)?;
     let mac = |at: usize| array::<6>(header, at).map(Mac);
-    Ok((mac(0)?, mac(6)?, u16::from_be_bytes(array(header, 12)?), payload))
+    Ok((
+        mac(0)?,
+        mac(6)?,
+        u16::from_be_bytes(array(header, 12)?),
+        payload,
+    ))
 }
 
 pub(crate) fn header(destination: Mac, source: Mac, kind: u16) -> Vec<u8> {

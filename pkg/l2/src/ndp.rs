@@ -96,7 +96,9 @@ impl NeighborMessage {
         if kind != TYPE_IPV6 {
             return Err(Malformed::Kind);
         }
-        let (header, body) = packet.split_at_checked(IPV6_HEADER).ok_or(Malformed::Short)?;
+        let (header, body) = packet
+            .split_at_checked(IPV6_HEADER)
+            .ok_or(Malformed::Short)?;
         let [version, .., next, hops] = array::<8>(header, 0)?;
         if version >> 4 != 6 || next != ICMPV6 {
             return Err(Malformed::Kind);
@@ -121,8 +123,8 @@ impl NeighborMessage {
         }
         let [flags, ..] = array::<4>(body, 4)?;
         let target = Ipv6Addr::from(array::<16>(body, 8)?);
-        if target.is_multicast() {
-            return Err(Malformed::Field("target is a group"));
+        if target.is_multicast() || source.is_multicast() {
+            return Err(Malformed::Field("target or source is a group"));
         }
         let options = body.get(24..).ok_or(Malformed::Short)?;
         if icmp_type == SOLICITATION {
@@ -130,7 +132,9 @@ impl NeighborMessage {
             if source.is_unspecified()
                 && (source_link.is_some() || destination != solicited_node(target))
             {
-                return Err(Malformed::Field("address test with the wrong destination or option"));
+                return Err(Malformed::Field(
+                    "address test with the wrong destination or option",
+                ));
             }
             return Ok(Self::Solicitation(NeighborSolicitation {
                 source_mac,
@@ -199,7 +203,10 @@ impl NeighborAdvertisement {
             return announcement;
         }
         Self {
-            destination_mac: solicitation.source_link.unwrap_or(solicitation.source_mac),
+            destination_mac: solicitation
+                .source_link
+                .filter(|mac| mac.is_unicast())
+                .unwrap_or(solicitation.source_mac),
             destination: solicitation.source,
             solicited: true,
             ..announcement
@@ -236,7 +243,7 @@ impl NeighborAdvertisement {
     }
 }
 
-/// The ICMPv6 checksum over pseudo-header and body (RFC 4443 §2.3); 0 over a
+/// The `ICMPv6` checksum over pseudo-header and body (RFC 4443 §2.3); 0 over a
 /// body that holds its own right checksum.
 fn checksum(source: Ipv6Addr, destination: Ipv6Addr, body: &[u8]) -> u16 {
     let length = u32::try_from(body.len()).unwrap_or(0);
@@ -245,7 +252,10 @@ fn checksum(source: Ipv6Addr, destination: Ipv6Addr, body: &[u8]) -> u16 {
         sum += u32::from(word);
     }
     for pair in body.chunks(2) {
-        sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+        sum += u32::from(u16::from_be_bytes([
+            pair[0],
+            pair.get(1).copied().unwrap_or(0),
+        ]));
     }
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -366,6 +376,9 @@ mod tests {
     #[test]
     fn the_solicited_node_group_keeps_the_last_three_bytes() {
         let address: Ipv6Addr = "fd20::12:3456".parse().unwrap();
-        assert_eq!(solicited_node(address), "ff02::1:ff12:3456".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(
+            solicited_node(address),
+            "ff02::1:ff12:3456".parse::<Ipv6Addr>().unwrap()
+        );
     }
 }

@@ -20,7 +20,7 @@ pub(crate) const BURST: [Duration; 7] = [
 /// (0 to 255), so that many addresses do not all speak at once.
 pub(crate) fn gap(step: usize, spread: u8, refresh: Duration) -> Duration {
     match (BURST.get(step.wrapping_sub(1)), BURST.get(step)) {
-        (Some(before), Some(next)) => *next - *before,
+        (Some(before), Some(next)) => next.saturating_sub(*before),
         _ => refresh.mul_f64(0.75 + f64::from(spread) / 512.0),
     }
 }

@@ -34,6 +34,7 @@ pub enum LinkError {
 
 /// An interface as far as announcing cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the kernel's")]
 pub struct Interface {
     /// `ifindex`.
     pub index: u32,

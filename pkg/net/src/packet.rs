@@ -93,6 +93,7 @@ fn ignore_outgoing(socket: &Socket) -> io::Result<()> {
 /// A `sockaddr_ll` for all frames of one type on one interface.
 fn link_address(interface: u32, ethertype: u16) -> io::Result<SockAddr> {
     let index = libc::c_int::try_from(interface).map_err(io::Error::other)?;
+    let family = libc::sa_family_t::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
     let length =
         libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).map_err(io::Error::other)?;
     // SAFETY: a sockaddr_ll is plain integers, for which all zeros is a value;
@@ -101,7 +102,7 @@ fn link_address(interface: u32, ethertype: u16) -> io::Result<SockAddr> {
     let ((), address) = unsafe {
         SockAddr::try_init(|storage, storage_length| {
             let mut link: libc::sockaddr_ll = mem::zeroed();
-            link.sll_family = libc::AF_PACKET as libc::sa_family_t;
+            link.sll_family = family;
             link.sll_protocol = ethertype.to_be();
             link.sll_ifindex = index;
             storage.cast::<libc::sockaddr_ll>().write(link);

@@ -1,13 +1,13 @@
-//! What this node holds, and on which interfaces. One task owns it.
+//! What this node announces on which interface. One task owns it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use herald_core::ServiceKey;
-use herald_l2::{Claim, solicited_node};
-use herald_net::{Groups, Interface, Links};
+use herald_l2::Event;
+use herald_net::{Interface, LinkError, Links};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -15,29 +15,29 @@ use tokio_util::sync::CancellationToken;
 use crate::duties::{Duties, Duty, Role};
 use crate::events::Note;
 use crate::metrics::{Metrics, ServiceLabel};
-use crate::port::Port;
-use crate::{Config, SpeakerError};
+use crate::port::{Plan, Port};
+use crate::{Config, SpeakerError, traps};
 
 /// How long a VIP is answered for after another node became its owner, if that
 /// one is not heard. Packets that still come are forwarded all the same.
 const YIELD: Duration = Duration::from_secs(2);
 
-/// A claim this recent is the successor's: it saw the change before we did.
-const RECENT: Duration = Duration::from_secs(5);
+/// The kernel cuts a list short when something changes meanwhile.
+const LIST_TRIES: u32 = 5;
+const LIST_RETRY: Duration = Duration::from_millis(50);
 
-/// A VIP that this node answers for.
-struct Held {
+/// A VIP that this node announces.
+struct Announced {
     service: ServiceKey,
+    uid: String,
+    /// Indexes of interfaces; none where none can carry it.
     ports: BTreeSet<u32>,
-    /// Since when another should have it.
-    yielding: Option<Instant>,
-    claimed: Option<Instant>,
 }
 
 /// An interface in use.
 struct Running {
     interface: Interface,
-    addresses: watch::Sender<BTreeSet<IpAddr>>,
+    plan: watch::Sender<Plan>,
     task: JoinHandle<()>,
 }
 
@@ -54,12 +54,11 @@ pub(crate) struct Coordinator {
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     links: Links,
-    groups: Option<Groups>,
     ports: BTreeMap<u32, Running>,
-    held: HashMap<IpAddr, Held>,
-    /// VIPs of ours that no interface can carry, told once.
-    stranded: BTreeSet<IpAddr>,
-    claims: (mpsc::UnboundedSender<Claim>, mpsc::UnboundedReceiver<Claim>),
+    own: Arc<BTreeSet<[u8; 6]>>,
+    announced: BTreeMap<IpAddr, Announced>,
+    events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
+    ipvs_told: bool,
 }
 
 impl Coordinator {
@@ -70,9 +69,6 @@ impl Coordinator {
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Result<Self, SpeakerError> {
-        let groups = Groups::new()
-            .inspect_err(|error| tracing::info!(%error, "no IPv6 here; IPv6 VIPs are not announced"))
-            .ok();
         Ok(Self {
             config,
             duties,
@@ -80,32 +76,19 @@ impl Coordinator {
             metrics,
             stop,
             links: Links::subscribe()?,
-            groups,
             ports: BTreeMap::new(),
-            held: HashMap::new(),
-            stranded: BTreeSet::new(),
-            claims: mpsc::unbounded_channel(),
+            own: Arc::default(),
+            announced: BTreeMap::new(),
+            events: mpsc::unbounded_channel(),
+            ipvs_told: false,
         })
     }
 
-    /// Runs until stopped and nothing is held any more.
+    /// Runs until it is stopped, and then until every VIP is handed over.
     pub(crate) async fn run(mut self) -> Result<(), SpeakerError> {
         self.follow_links().await?;
-        let mut deadline = None;
-        loop {
-            self.settle(Instant::now());
-            if let Some(deadline) = deadline
-                && (self.held.is_empty() || Instant::now() >= deadline)
-            {
-                return Ok(());
-            }
-            let wake = self.next_release().into_iter().chain(deadline).min();
-            let timer = async {
-                match wake {
-                    Some(wake) => tokio::time::sleep_until(wake.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+        while !self.stop.is_cancelled() {
+            self.settle();
             tokio::select! {
                 changed = self.duties.changed() => {
                     if changed.is_err() {
@@ -113,104 +96,212 @@ impl Coordinator {
                     }
                 }
                 changed = self.links.changed() => {
-                    changed?;
+                    if changed.is_err() {
+                        // The socket's queue ran over or worse: begin anew.
+                        self.links = Links::subscribe()?;
+                    }
                     self.follow_links().await?;
                 }
-                Some(claim) = self.claims.1.recv() => self.heard(claim),
-                () = timer => {}
-                () = self.stop.cancelled(), if deadline.is_none() => {
-                    tracing::info!(held = self.held.len(), "stopping: handing over");
-                    deadline = Some(Instant::now() + self.config.drain_timeout);
-                    // What the duties are now must be seen before "nothing is
-                    // held" means anything.
-                    if self.held.is_empty() {
-                        return Ok(());
+                Some(event) = self.events.1.recv() => self.heard(event),
+                () = self.stop.cancelled() => {}
+            }
+        }
+        self.drain().await;
+        Ok(())
+    }
+
+    /// Hands everything over: answers on until the successors are heard or time
+    /// is up, and announces nothing any more. What nobody else could have is
+    /// given up at once.
+    async fn drain(&mut self) {
+        tracing::info!(announced = self.announced.len(), "stopping: handing over");
+        // A little longer than the ports take by themselves.
+        let end = tokio::time::sleep(self.config.drain_timeout + Duration::from_millis(100));
+        tokio::pin!(end);
+        loop {
+            self.settle();
+            let ports: Vec<_> = self.ports.values_mut().map(|port| &mut port.task).collect();
+            let handed_over = futures::future::join_all(ports);
+            tokio::select! {
+                _ = handed_over => return,
+                () = &mut end => return,
+                changed = self.duties.changed() => {
+                    if changed.is_err() {
+                        return;
                     }
                 }
+                Some(event) = self.events.1.recv() => self.heard(event),
             }
         }
     }
 
     /// Makes the ports those of the interfaces that can announce.
     async fn follow_links(&mut self) -> Result<(), SpeakerError> {
-        let interfaces = self.links.list().await?;
+        let interfaces = self.list().await?;
+        if !self.ipvs_told && traps::ipvs_answers_arp(&interfaces) {
+            self.ipvs_told = true;
+            tracing::error!(
+                "kube-proxy in ipvs mode makes every node's kernel answer ARP for every VIP, so \
+                 clients reach random nodes; set strictARP: true in kube-proxy's configuration"
+            );
+        }
+        self.own = Arc::new(
+            interfaces
+                .values()
+                .filter_map(|interface| interface.mac)
+                .collect(),
+        );
         let excluded = &self.config.exclude_interfaces;
         let usable: BTreeMap<u32, Interface> = interfaces
             .into_iter()
             .filter(|(_, interface)| interface.can_announce())
-            .filter(|(_, interface)| {
-                !excluded.iter().any(|prefix| interface.name.starts_with(prefix))
-            })
+            .filter(|(_, interface)| !excluded.iter().any(|name| name.is_match(&interface.name)))
             .collect();
-        // Another name or hardware address makes another port, which announces
-        // everything anew.
         self.ports.retain(|index, port| {
-            usable.get(index).is_some_and(|interface| {
-                interface.mac == port.interface.mac && interface.name == port.interface.name
-            })
+            let stays = usable.contains_key(index) && !port.task.is_finished();
+            if !stays {
+                tracing::info!(
+                    interface = port.interface.name,
+                    "interface not in use any more"
+                );
+            }
+            stays
         });
         for (index, interface) in usable {
+            let Some(mac) = interface.mac else { continue };
             if let Some(port) = self.ports.get_mut(&index) {
                 port.interface = interface;
                 continue;
             }
-            let Some(mac) = interface.mac else { continue };
-            match Port::open(&interface.name, index, mac, self.metrics.clone()) {
+            let plan = Plan {
+                mac,
+                ..Plan::default()
+            };
+            let (sender, receiver) = watch::channel(plan);
+            let events = self.events.0.clone();
+            match Port::open(
+                &interface.name,
+                index,
+                receiver,
+                events,
+                self.metrics.clone(),
+            ) {
                 Ok(port) => {
-                    let (addresses, receiver) = watch::channel(BTreeSet::new());
-                    let task = tokio::spawn(port.run(receiver, self.claims.0.clone()));
                     tracing::info!(interface = interface.name, "interface in use");
-                    self.ports.insert(index, Running { interface, addresses, task });
+                    let task = tokio::spawn(port.run());
+                    self.ports.insert(
+                        index,
+                        Running {
+                            interface,
+                            plan: sender,
+                            task,
+                        },
+                    );
                 }
-                Err(error) => {
-                    tracing::error!(interface = interface.name, %error, "interface left out");
-                }
+                Err(error) => tracing::error!(
+                    interface = interface.name,
+                    error = &error as &dyn std::error::Error,
+                    "interface left out"
+                ),
             }
         }
         Ok(())
     }
 
-    /// Brings what is held in line with the duties and the interfaces.
-    fn settle(&mut self, now: Instant) {
-        let duties = self.duties.borrow_and_update().clone();
-        let draining = self.stop.is_cancelled();
-        let limit = if draining { self.config.drain_timeout } else { YIELD };
-        self.held.retain(|address, held| match duties.get(address) {
-            None => false,
-            Some(Duty { role: Role::Own, .. }) => {
-                held.yielding = None;
-                true
-            }
-            Some(Duty { role: Role::Yield, .. }) => {
-                let since = *held.yielding.get_or_insert(now);
-                let succeeded = held.claimed.is_some_and(|claimed| claimed + RECENT > since);
-                !succeeded && now < since + limit
-            }
-        });
-        self.stranded.retain(|address| duties.contains_key(address));
-        for (address, duty) in &duties {
-            let known = self.held.contains_key(address);
-            if duty.role == Role::Own && !draining || known {
-                self.hold(*address, duty, known);
+    async fn list(&self) -> Result<BTreeMap<u32, Interface>, LinkError> {
+        let mut tries = 1;
+        loop {
+            match self.links.list().await {
+                Err(error) if tries < LIST_TRIES => {
+                    tracing::debug!(%error, "listing interfaces again");
+                    tries += 1;
+                    tokio::time::sleep(LIST_RETRY).await;
+                }
+                result => return result,
             }
         }
-        self.publish();
     }
 
-    fn hold(&mut self, address: IpAddr, duty: &Duty, known: bool) {
-        let ports = self.choose(&address, &duty.interfaces);
-        if ports.is_empty() {
-            self.held.remove(&address);
-            if self.stranded.insert(address) {
-                self.strand(address, duty);
+    /// Brings the ports in line with the duties and the interfaces.
+    fn settle(&mut self) {
+        let duties = self.duties.borrow_and_update().clone();
+        let draining = self.stop.is_cancelled();
+        let mut holds: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
+        let mut yielding = BTreeSet::new();
+        let mut announced = BTreeMap::new();
+        for (address, duty) in &duties {
+            match duty.role {
+                Role::Yield => {
+                    yielding.insert(*address);
+                }
+                Role::Own { successor } if draining => {
+                    if successor {
+                        yielding.insert(*address);
+                    }
+                }
+                Role::Own { .. } => {
+                    let ports = choose(&self.ports, &duty.interfaces, address);
+                    self.tell_change(address, duty, &ports);
+                    for index in &ports {
+                        holds.entry(*index).or_default().insert(*address);
+                    }
+                    let (service, uid) = (duty.service.clone(), duty.uid.clone());
+                    announced.insert(
+                        *address,
+                        Announced {
+                            service,
+                            uid,
+                            ports,
+                        },
+                    );
+                }
             }
+        }
+        let yielding = Arc::new(yielding);
+        for (index, port) in &self.ports {
+            let plan = Plan {
+                mac: port.interface.mac.unwrap_or_default(),
+                hold: holds.remove(index).unwrap_or_default(),
+                yielding: yielding.clone(),
+                grace: if draining {
+                    self.config.drain_timeout
+                } else {
+                    YIELD
+                },
+                own: self.own.clone(),
+                ending: draining,
+            };
+            port.plan.send_if_modified(|before| {
+                let changed = *before != plan;
+                *before = plan;
+                changed
+            });
+        }
+        self.announced = announced;
+        self.count();
+    }
+
+    /// Tells the Service's owner where it is announced, when that is news.
+    fn tell_change(&self, address: &IpAddr, duty: &Duty, ports: &BTreeSet<u32>) {
+        let before = self.announced.get(address);
+        if before.is_some_and(|before| {
+            before.uid == duty.uid && before.ports.is_empty() == ports.is_empty()
+        }) {
             return;
         }
-        self.stranded.remove(&address);
-        if known {
-            if let Some(held) = self.held.get_mut(&address) {
-                held.ports = ports;
-            }
+        let node = &self.config.node;
+        if ports.is_empty() {
+            let wanted = if duty.interfaces.is_empty() {
+                "none of its interfaces can announce".to_owned()
+            } else {
+                let names: Vec<&str> = duty.interfaces.iter().map(String::as_str).collect();
+                format!("it has no interface {} that is up", names.join(" or "))
+            };
+            let text = format!(
+                "node {node} should announce {address}, but {wanted}; see interfaces and nodeSelectors of the L2Advertisement"
+            );
+            tracing::warn!(service = %duty.service, %address, "{text}");
+            self.tell(&duty.service, &duty.uid, true, "NoInterface", text);
             return;
         }
         let names: Vec<&str> = ports
@@ -218,121 +309,162 @@ impl Coordinator {
             .filter_map(|index| self.ports.get(index))
             .map(|port| port.interface.name.as_str())
             .collect();
-        let text = format!(
-            "announcing {address} from node {} on {}",
-            self.config.node,
-            names.join(", ")
-        );
-        tracing::info!(service = %duty.service, %address, interfaces = names.join(","), "announcing");
-        self.tell(duty, false, "Announcing", text);
-        self.held.insert(
-            address,
-            Held { service: duty.service.clone(), ports, yielding: None, claimed: None },
-        );
+        let interfaces = names.join(", ");
+        tracing::info!(service = %duty.service, %address, interfaces, "announcing");
+        let text = format!("announcing {address} from node {node} on {interfaces}");
+        self.tell(&duty.service, &duty.uid, false, "Announcing", text);
     }
 
-    /// The interfaces for an address: those asked for, and of these the ones in
-    /// its subnet where there are any.
-    fn choose(&self, address: &IpAddr, wanted: &BTreeSet<String>) -> BTreeSet<u32> {
-        if address.is_ipv6() && self.groups.is_none() {
-            return BTreeSet::new();
+    /// What a port has to say.
+    fn heard(&self, event: Event) {
+        match event {
+            Event::Succeeded { address, mac } => {
+                tracing::info!(%address, %mac, "handed over");
+            }
+            Event::Unclaimed { address } => {
+                tracing::warn!(%address, "given up, but its new owner was not heard here");
+            }
+            Event::Conflict { address, mac } => {
+                let Some(announced) = self.announced.get(&address) else {
+                    return;
+                };
+                let service = &announced.service;
+                tracing::error!(%service, %address, %mac, "another host claims the address");
+                let text = format!(
+                    "a host with hardware address {mac} also claims {address}, which node {} announces; \
+                     find it and take the address off it, or take the address out of the pool",
+                    self.config.node
+                );
+                self.tell(service, &announced.uid, true, "AddressConflict", text);
+            }
         }
-        let named = || {
-            self.ports
-                .iter()
-                .filter(|(_, port)| wanted.is_empty() || wanted.contains(&port.interface.name))
-        };
-        let reaching: BTreeSet<u32> = named()
-            .filter(|(_, port)| port.interface.reaches(address))
-            .map(|(index, _)| *index)
-            .collect();
-        if reaching.is_empty() { named().map(|(index, _)| *index).collect() } else { reaching }
     }
 
-    fn strand(&self, address: IpAddr, duty: &Duty) {
-        let wanted = if duty.interfaces.is_empty() {
-            "no interface of it can announce".to_owned()
-        } else {
-            let names: Vec<&str> = duty.interfaces.iter().map(String::as_str).collect();
-            format!("none of {} is there and up", names.join(", "))
-        };
-        let text = format!(
-            "node {} owns {address}, but {wanted}; check spec.interfaces and nodeSelectors of the L2Advertisement",
-            self.config.node
-        );
-        tracing::warn!(service = %duty.service, %address, "{text}");
-        self.tell(duty, true, "NoInterface", text);
-    }
-
-    fn tell(&self, duty: &Duty, warning: bool, reason: &'static str, text: String) {
+    fn tell(
+        &self,
+        service: &ServiceKey,
+        uid: &str,
+        warning: bool,
+        reason: &'static str,
+        text: String,
+    ) {
+        let (service, uid) = (service.clone(), uid.to_owned());
         let note = Note {
-            service: duty.service.clone(),
-            uid: duty.uid.clone(),
+            service,
+            uid,
             warning,
             reason,
             text,
         };
-        if self.notes.try_send(note).is_err() {
-            tracing::debug!(service = %duty.service, reason, "too many events at once");
+        if let Err(error) = self.notes.try_send(note) {
+            let note = error.into_inner();
+            tracing::debug!(service = %note.service, reason, "too many events at once");
         }
     }
 
-    /// Tells the ports what to answer for. A group is joined before its first
-    /// announcement, so that a switch that snoops lets the questions through.
-    fn publish(&mut self) {
-        for (index, port) in &self.ports {
-            let wanted: BTreeSet<IpAddr> = self
-                .held
-                .iter()
-                .filter(|(_, held)| held.ports.contains(index))
-                .map(|(address, _)| *address)
-                .collect();
-            let before = port.addresses.borrow().clone();
-            if wanted == before {
-                continue;
-            }
-            if let Some(groups) = &mut self.groups {
-                for address in wanted.difference(&before) {
-                    if let IpAddr::V6(address) = address
-                        && let Err(error) = groups.join(*index, solicited_node(*address))
-                    {
-                        tracing::warn!(interface = port.interface.name, %address, %error,
-                            "joining the solicited-node group");
-                    }
-                }
-                for address in before.difference(&wanted) {
-                    if let IpAddr::V6(address) = address {
-                        groups.leave(*index, solicited_node(*address));
-                    }
-                }
-            }
-            port.addresses.send_replace(wanted);
+    fn count(&self) {
+        let mut counts: BTreeMap<&ServiceKey, i64> = BTreeMap::new();
+        for announced in self
+            .announced
+            .values()
+            .filter(|announced| !announced.ports.is_empty())
+        {
+            *counts.entry(&announced.service).or_default() += 1;
         }
         self.metrics.announced.clear();
-        for held in self.held.values() {
+        for (service, count) in counts {
             let label = ServiceLabel {
-                namespace: held.service.namespace.clone(),
-                service: held.service.name.clone(),
+                namespace: service.namespace.clone(),
+                service: service.name.clone(),
             };
-            self.metrics.announced.get_or_create(&label).inc();
+            self.metrics.announced.get_or_create(&label).set(count);
+        }
+    }
+}
+
+/// The interfaces for an address: those that are named, or else those that have
+/// a subnet with the address, or else, where none has, all of them.
+fn choose(
+    ports: &BTreeMap<u32, Running>,
+    names: &BTreeSet<String>,
+    address: &IpAddr,
+) -> BTreeSet<u32> {
+    select(
+        ports.iter().map(|(index, port)| (*index, &port.interface)),
+        names,
+        address,
+    )
+}
+
+fn select<'a>(
+    interfaces: impl Iterator<Item = (u32, &'a Interface)> + Clone,
+    names: &BTreeSet<String>,
+    address: &IpAddr,
+) -> BTreeSet<u32> {
+    let pick = |wanted: &dyn Fn(&Interface) -> bool| -> BTreeSet<u32> {
+        interfaces
+            .clone()
+            .filter(|(_, i)| wanted(i))
+            .map(|(index, _)| index)
+            .collect()
+    };
+    if !names.is_empty() {
+        return pick(&|interface| names.contains(&interface.name));
+    }
+    let reaching = pick(&|interface| interface.reaches(address));
+    if reaching.is_empty() {
+        pick(&|_| true)
+    } else {
+        reaching
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(name: &str, subnets: &[(&str, u8)]) -> Interface {
+        Interface {
+            index: 0,
+            name: name.into(),
+            mac: Some([2, 0, 0, 0, 0, 1]),
+            running: true,
+            no_arp: false,
+            loopback: false,
+            enslaved: false,
+            addresses: subnets
+                .iter()
+                .map(|(ip, len)| (ip.parse().unwrap(), *len))
+                .collect(),
         }
     }
 
-    fn heard(&mut self, claim: Claim) {
-        let Some(held) = self.held.get_mut(&claim.address) else { return };
-        if held.yielding.is_none() {
-            tracing::warn!(
-                service = %held.service, address = %claim.address, mac = %claim.mac,
-                "another host claims an address that this node announces"
-            );
-        }
-        held.claimed = Some(Instant::now());
+    fn chosen(names: &[&str], address: &str) -> Vec<u32> {
+        let interfaces = [
+            (2, interface("eth0", &[("172.30.1.1", 16)])),
+            (3, interface("lan0", &[("10.20.1.1", 16), ("fd20::1", 64)])),
+            (4, interface("lan1", &[("10.21.1.1", 16)])),
+        ];
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        select(
+            interfaces.iter().map(|(i, interface)| (*i, interface)),
+            &names,
+            &address.parse().unwrap(),
+        )
+        .into_iter()
+        .collect()
     }
 
-    /// When the next VIP that another should have is given up.
-    fn next_release(&self) -> Option<Instant> {
-        let limit =
-            if self.stop.is_cancelled() { self.config.drain_timeout } else { YIELD };
-        self.held.values().filter_map(|held| Some(held.yielding? + limit)).min()
+    #[test]
+    fn the_interface_with_the_subnet_is_preferred() {
+        assert_eq!(chosen(&[], "10.20.100.0"), [3]);
+        assert_eq!(chosen(&[], "fd20::1:0"), [3]);
+        assert_eq!(chosen(&[], "192.0.2.1"), [2, 3, 4], "without any, all");
+    }
+
+    #[test]
+    fn named_interfaces_are_taken_as_they_are() {
+        assert_eq!(chosen(&["lan1", "eth0"], "10.20.100.0"), [2, 4]);
+        assert!(chosen(&["lan9"], "10.20.100.0").is_empty());
     }
 }

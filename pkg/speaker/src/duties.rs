@@ -1,51 +1,21 @@
 //! What this node has to do for each VIP, as a function of what the API says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use herald_api::{L2AdvertisementSpec, any_or_empty};
-use herald_core::{AddressRange, Endpoint, Node, ServiceKey, TrafficPolicy};
+use herald_core::{Node, ServiceKey, TrafficPolicy};
 
-/// Everything the decision rests on.
-#[derive(Debug, Default)]
-pub(crate) struct View {
-    /// This node's name.
-    pub(crate) me: String,
-    /// This speaker is about to stop and must not own anything.
-    pub(crate) draining: bool,
-    pub(crate) nodes: Vec<Node>,
-    /// Nodes whose speaker's pod is Ready and stays.
-    pub(crate) speakers: BTreeSet<String>,
-    pub(crate) services: Vec<ServiceView>,
-    pub(crate) pools: Vec<PoolView>,
-    pub(crate) advertisements: Vec<L2AdvertisementSpec>,
-}
-
-/// A Service that is Herald's to announce.
-#[derive(Debug)]
-pub(crate) struct ServiceView {
-    pub(crate) key: ServiceKey,
-    pub(crate) uid: String,
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) traffic_policy: TrafficPolicy,
-    /// Its addresses, the first family first.
-    pub(crate) vips: Vec<IpAddr>,
-    pub(crate) endpoints: Vec<Endpoint>,
-}
-
-/// A pool as far as advertisements select it.
-#[derive(Debug)]
-pub(crate) struct PoolView {
-    pub(crate) name: String,
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) ranges: Vec<AddressRange>,
-}
+use crate::index::{Index, PoolView, ServiceView, SliceView};
 
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Ours: answer and announce.
-    Own,
+    Own {
+        /// Whether there is another node that could.
+        successor: bool,
+    },
     /// Another node's: hand over if we have it.
     Yield,
 }
@@ -63,111 +33,169 @@ pub(crate) struct Duty {
 /// VIPs that somebody owns. One that is missing is to be given up at once.
 pub(crate) type Duties = BTreeMap<IpAddr, Duty>;
 
-/// The duties of this node.
-pub(crate) fn compute(view: &View) -> Duties {
+/// The duties of the node `me`.
+pub(crate) fn compute(index: &Index, me: &str) -> Duties {
+    let mut slices: HashMap<&ServiceKey, Vec<&SliceView>> = HashMap::new();
+    for slice in index.slices.known().values() {
+        slices.entry(&slice.service).or_default().push(slice);
+    }
+    let eligible = eligible_nodes(index);
     let mut duties = Duties::new();
-    for service in &view.services {
+    for (key, service) in index.services.known() {
         // Both families go to one node: the first address stands for all.
-        let Some(first) = service.vips.first() else { continue };
+        let Some(first) = service.vips.first() else {
+            continue;
+        };
+        let backing = Backing::of(slices.get(key).map_or(&[], Vec::as_slice));
         for vip in &service.vips {
-            let advertisements = advertisements(view, service, vip);
-            let candidates = candidates(view, service, &advertisements);
-            let Some(owner) = herald_election::owner(first, candidates) else { continue };
-            let role = if owner == view.me { Role::Own } else { Role::Yield };
+            let advertisements = advertisements(index, service, vip);
+            if advertisements.is_empty() {
+                continue;
+            }
+            let candidates: Vec<&str> = eligible
+                .iter()
+                .filter(|node| backing.allows(service.traffic_policy, &node.name))
+                .filter(|node| advertisements.iter().any(|spec| announces_from(spec, node)))
+                .map(|node| node.name.as_str())
+                .collect();
+            let Some(owner) = herald_election::owner(first, candidates.iter().copied()) else {
+                continue;
+            };
+            let role = if owner == me {
+                Role::Own {
+                    successor: candidates.len() > 1,
+                }
+            } else {
+                Role::Yield
+            };
             let duty = Duty {
-                service: service.key.clone(),
+                service: key.clone(),
                 uid: service.uid.clone(),
                 role,
-                interfaces: interfaces(view, &advertisements),
+                interfaces: interfaces(index, me, &advertisements),
             };
-            duties.insert(*vip, duty);
+            // An address in the status of two Services is a mistake that the
+            // operator tells of; the first of them has it on every node.
+            duties.entry(*vip).or_insert(duty);
         }
     }
     duties
 }
 
+/// The nodes that may carry traffic and whose speaker is at work.
+fn eligible_nodes(index: &Index) -> Vec<&Node> {
+    let speaking: BTreeSet<&String> = index.speakers.known().values().collect();
+    index
+        .nodes
+        .known()
+        .values()
+        .filter(|node| node.eligible() && speaking.contains(&node.name))
+        .collect()
+}
+
+/// Where a Service's usable endpoints are: the ready ones, else those that
+/// still serve while they end, as kube-proxy takes them.
+struct Backing<'a> {
+    nodes: BTreeSet<Option<&'a str>>,
+}
+
+impl<'a> Backing<'a> {
+    fn of(slices: &[&'a SliceView]) -> Self {
+        let nodes = |set: fn(&SliceView) -> &BTreeSet<Option<String>>| -> BTreeSet<_> {
+            slices
+                .iter()
+                .flat_map(|slice| set(slice))
+                .map(Option::as_deref)
+                .collect()
+        };
+        let ready = nodes(|slice| &slice.ready);
+        Self {
+            nodes: if ready.is_empty() {
+                nodes(|slice| &slice.ending)
+            } else {
+                ready
+            },
+        }
+    }
+
+    /// Whether a node could pass traffic on.
+    fn allows(&self, policy: TrafficPolicy, node: &str) -> bool {
+        match policy {
+            TrafficPolicy::Cluster => !self.nodes.is_empty(),
+            TrafficPolicy::Local => self.nodes.contains(&Some(node)),
+        }
+    }
+}
+
 /// The advertisements that cover a VIP of a Service.
 fn advertisements<'a>(
-    view: &'a View,
+    index: &'a Index,
     service: &ServiceView,
     vip: &IpAddr,
 ) -> Vec<&'a L2AdvertisementSpec> {
-    let holds = |pool: &&PoolView| pool.ranges.iter().any(|range| range.contains(vip));
-    let pools: Vec<&PoolView> = view.pools.iter().filter(holds).collect();
-    view.advertisements
+    let holds = |pool: &PoolView| pool.ranges.iter().any(|range| range.contains(vip));
+    let pools: Vec<(&String, &PoolView)> = index
+        .pools
+        .known()
         .iter()
-        .filter(|advertisement| {
-            pools.iter().any(|pool| selects(advertisement, pool))
-                && any_or_empty(&advertisement.service_selectors, &service.labels)
+        .filter(|(_, pool)| holds(pool))
+        .collect();
+    index
+        .advertisements
+        .known()
+        .values()
+        .filter(|spec| {
+            pools.iter().any(|(name, pool)| selects(spec, name, pool))
+                && any_or_empty(&spec.service_selectors, &service.labels)
         })
         .collect()
 }
 
-fn selects(advertisement: &L2AdvertisementSpec, pool: &PoolView) -> bool {
-    let (names, selectors) =
-        (&advertisement.ip_address_pools, &advertisement.ip_address_pool_selectors);
+fn selects(spec: &L2AdvertisementSpec, name: &String, pool: &PoolView) -> bool {
+    let (names, selectors) = (&spec.ip_address_pools, &spec.ip_address_pool_selectors);
     (names.is_empty() && selectors.is_empty())
-        || names.contains(&pool.name)
-        || selectors.iter().any(|selector| selector.matches(&pool.labels))
+        || names.contains(name)
+        || selectors
+            .iter()
+            .any(|selector| selector.matches(&pool.labels))
 }
 
-/// The nodes that may own a VIP of a Service.
-fn candidates<'a>(
-    view: &'a View,
-    service: &'a ServiceView,
-    advertisements: &'a [&L2AdvertisementSpec],
-) -> impl Iterator<Item = &'a str> {
-    let usable = usable_endpoints(&service.endpoints);
-    view.nodes
-        .iter()
-        .filter(|node| node.eligible() && view.speakers.contains(&node.name))
-        .filter(|node| !(view.draining && node.name == view.me))
-        .filter(|node| {
-            advertisements
-                .iter()
-                .any(|advertisement| any_or_empty(&advertisement.node_selectors, &node.labels))
-        })
-        .filter(move |node| match service.traffic_policy {
-            TrafficPolicy::Cluster => !usable.is_empty(),
-            TrafficPolicy::Local => {
-                usable.iter().any(|endpoint| endpoint.node.as_ref() == Some(&node.name))
-            }
-        })
-        .map(|node| node.name.as_str())
-}
-
-/// Those that kube-proxy would use: the ready ones, else those that still
-/// serve while they end.
-fn usable_endpoints(endpoints: &[Endpoint]) -> Vec<&Endpoint> {
-    let ready: Vec<&Endpoint> = endpoints.iter().filter(|endpoint| endpoint.ready).collect();
-    if !ready.is_empty() {
-        return ready;
-    }
-    endpoints.iter().filter(|endpoint| endpoint.serving && endpoint.terminating).collect()
+fn announces_from(spec: &L2AdvertisementSpec, node: &Node) -> bool {
+    any_or_empty(&spec.node_selectors, &node.labels)
 }
 
 /// The interfaces that the advertisements for this node name together; one
 /// that names none means all.
-fn interfaces(view: &View, advertisements: &[&L2AdvertisementSpec]) -> BTreeSet<String> {
-    let Some(me) = view.nodes.iter().find(|node| node.name == view.me) else {
+fn interfaces(
+    index: &Index,
+    me: &str,
+    advertisements: &[&L2AdvertisementSpec],
+) -> BTreeSet<String> {
+    let Some(me) = index.nodes.known().get(me) else {
         return BTreeSet::new();
     };
     let mut names = BTreeSet::new();
-    for advertisement in advertisements
+    for spec in advertisements
         .iter()
-        .filter(|advertisement| any_or_empty(&advertisement.node_selectors, &me.labels))
+        .filter(|spec| announces_from(spec, me))
     {
-        if advertisement.interfaces.is_empty() {
+        if spec.interfaces.is_empty() {
             return BTreeSet::new();
         }
-        names.extend(advertisement.interfaces.iter().cloned());
+        names.extend(spec.interfaces.iter().cloned());
     }
     names
 }
 
 #[cfg(test)]
 mod tests {
+    use herald_api::{LabelSelector, LabelSelectorRequirement};
+
     use super::*;
+    use crate::index::Change;
+    use crate::table::Step;
+
+    const VIP: &str = "10.20.100.0";
 
     fn node(name: &str) -> Node {
         Node {
@@ -181,153 +209,273 @@ mod tests {
         }
     }
 
-    fn endpoint(node: &str) -> Endpoint {
-        Endpoint {
-            address: "10.244.1.2".parse().unwrap(),
-            node: Some(node.into()),
-            ready: true,
-            serving: true,
-            terminating: false,
-        }
+    fn web() -> ServiceKey {
+        ServiceKey::new("default", "web")
     }
 
-    fn service(endpoints: Vec<Endpoint>) -> ServiceView {
+    fn service(traffic_policy: TrafficPolicy) -> ServiceView {
         ServiceView {
-            key: ServiceKey::new("default", "web"),
             uid: "u".into(),
-            labels: BTreeMap::new(),
-            traffic_policy: TrafficPolicy::Cluster,
-            vips: vec!["10.20.100.0".parse().unwrap(), "fd20::1:0".parse().unwrap()],
-            endpoints,
+            labels: BTreeMap::from([("tier".into(), "web".into())]),
+            traffic_policy,
+            vips: vec![VIP.parse().unwrap(), "fd20::1:0".parse().unwrap()],
         }
     }
 
-    fn view() -> View {
-        View {
-            me: "n1".into(),
-            nodes: vec![node("n1"), node("n2"), node("n3")],
-            speakers: ["n1", "n2", "n3"].into_iter().map(str::to_owned).collect(),
-            services: vec![service(vec![endpoint("n1")])],
-            pools: vec![PoolView {
-                name: "lan".into(),
-                labels: BTreeMap::new(),
-                ranges: vec!["10.20.100.0/22".parse().unwrap(), "fd20::1:0/112".parse().unwrap()],
+    fn slice(ready: &[&str], ending: &[&str]) -> SliceView {
+        let nodes = |names: &[&str]| names.iter().map(|n| Some((*n).to_owned())).collect();
+        SliceView {
+            service: web(),
+            ready: nodes(ready),
+            ending: nodes(ending),
+        }
+    }
+
+    /// Three nodes, a pool, an advertisement of it, and a Service with an
+    /// endpoint on n1.
+    struct Cluster(Index);
+
+    impl Cluster {
+        fn new() -> Self {
+            let mut cluster = Self(Index::default());
+            for name in ["n1", "n2", "n3"] {
+                cluster.node(node(name));
+                cluster.put(Change::Speaker(Step::Put(
+                    format!("speaker-{name}"),
+                    Some(name.into()),
+                )));
+            }
+            cluster.service(TrafficPolicy::Cluster);
+            cluster.endpoints(slice(&["n1"], &[]));
+            let pool = PoolView {
+                labels: BTreeMap::from([("net".into(), "lan".into())]),
+                ranges: vec![
+                    "10.20.100.0/22".parse().unwrap(),
+                    "fd20::1:0/112".parse().unwrap(),
+                ],
+            };
+            cluster.put(Change::Pool(Step::Put("lan".into(), Some(pool))));
+            cluster.advertise(&[L2AdvertisementSpec::default()]);
+            cluster
+        }
+
+        fn put(&mut self, change: Change) {
+            self.0.apply(change);
+        }
+
+        fn node(&mut self, node: Node) {
+            self.put(Change::Node(Step::Put(node.name.clone(), Some(node))));
+        }
+
+        fn service(&mut self, policy: TrafficPolicy) {
+            self.put(Change::Service(Step::Put(web(), Some(service(policy)))));
+        }
+
+        fn endpoints(&mut self, slice: SliceView) {
+            self.put(Change::Slice(Step::Put(
+                ("default".into(), "web-1".into()),
+                Some(slice),
+            )));
+        }
+
+        /// These and no other advertisements.
+        fn advertise(&mut self, specs: &[L2AdvertisementSpec]) {
+            self.put(Change::Advertisement(Step::Begin));
+            for (i, spec) in specs.iter().enumerate() {
+                self.put(Change::Advertisement(Step::Listed(
+                    i.to_string(),
+                    Some(spec.clone()),
+                )));
+            }
+            self.put(Change::Advertisement(Step::Complete));
+        }
+
+        /// Who owns the first VIP, asked of every node: nobody or one.
+        fn owner(&self) -> Option<String> {
+            let vip: IpAddr = VIP.parse().unwrap();
+            let mut owners = self.0.nodes.known().keys().filter(|name| {
+                compute(&self.0, name)
+                    .get(&vip)
+                    .is_some_and(|duty| matches!(duty.role, Role::Own { .. }))
+            });
+            let owner = owners.next().cloned();
+            assert_eq!(owners.next(), None, "two own it");
+            owner
+        }
+
+        fn duty(&self, me: &str) -> Option<Duty> {
+            compute(&self.0, me).remove(&VIP.parse().unwrap())
+        }
+    }
+
+    /// Matches nodes by their label `name`.
+    fn selector(operator: &str, name: &str) -> LabelSelector {
+        LabelSelector {
+            match_expressions: vec![LabelSelectorRequirement {
+                key: "name".into(),
+                operator: operator.into(),
+                values: vec![name.into()],
             }],
-            advertisements: vec![L2AdvertisementSpec::default()],
-            ..View::default()
+            ..LabelSelector::default()
         }
     }
 
-    /// Who owns the first VIP, asked of every node.
-    fn owners(mut view: View) -> Vec<String> {
-        let vip: IpAddr = "10.20.100.0".parse().unwrap();
-        let names: Vec<String> = view.nodes.iter().map(|node| node.name.clone()).collect();
-        names
-            .into_iter()
-            .filter(|name| {
-                view.me.clone_from(name);
-                compute(&view).get(&vip).is_some_and(|duty| duty.role == Role::Own)
-            })
-            .collect()
+    fn spec(change: impl FnOnce(&mut L2AdvertisementSpec)) -> L2AdvertisementSpec {
+        let mut spec = L2AdvertisementSpec::default();
+        change(&mut spec);
+        spec
     }
 
     #[test]
-    fn one_node_owns_and_both_families_go_together() {
-        assert_eq!(owners(view()).len(), 1);
-        let duties = compute(&view());
-        let roles: Vec<Role> = duties.values().map(|duty| duty.role).collect();
-        assert_eq!(roles.len(), 2);
-        assert_eq!(roles[0], roles[1]);
+    fn both_families_go_to_one_node() {
+        let cluster = Cluster::new();
+        let owner = cluster.owner().unwrap();
+        let duties = compute(&cluster.0, &owner);
+        assert_eq!(duties.len(), 2);
+        assert!(
+            duties
+                .values()
+                .all(|duty| duty.role == Role::Own { successor: true })
+        );
     }
 
     #[test]
-    fn an_owner_that_may_no_longer_own_gives_way() {
-        let owner = owners(view()).remove(0);
-        let spoil: [fn(&mut View, &str); 4] = [
-            |view, owner| view.nodes.iter_mut().for_each(|n| n.excluded |= n.name == owner),
-            |view, owner| view.nodes.iter_mut().for_each(|n| n.ready &= n.name != owner),
-            |view, owner| drop(view.speakers.remove(owner)),
-            |view, owner| {
-                view.advertisements[0].node_selectors = vec![herald_api::LabelSelector {
-                    match_expressions: vec![herald_api::LabelSelectorRequirement {
-                        key: "name".into(),
-                        operator: "NotIn".into(),
-                        values: vec![owner.into()],
-                    }],
-                    ..Default::default()
-                }];
+    fn an_owner_that_may_no_longer_own_gives_way_to_one_other() {
+        let owner = Cluster::new().owner().unwrap();
+        let spoil: [fn(&mut Cluster, &str); 6] = [
+            |cluster, owner| {
+                cluster.node(Node {
+                    excluded: true,
+                    ..node(owner)
+                })
+            },
+            |cluster, owner| {
+                cluster.node(Node {
+                    ready: false,
+                    ..node(owner)
+                })
+            },
+            |cluster, owner| {
+                cluster.node(Node {
+                    network_unavailable: true,
+                    ..node(owner)
+                })
+            },
+            |cluster, owner| cluster.put(Change::Node(Step::Remove(owner.into()))),
+            |cluster, owner| {
+                cluster.put(Change::Speaker(Step::Put(format!("speaker-{owner}"), None)));
+            },
+            |cluster, owner| {
+                let selectors = vec![selector("NotIn", owner)];
+                cluster.advertise(&[spec(|spec| spec.node_selectors = selectors)]);
             },
         ];
         for spoil in spoil {
-            let mut view = view();
-            spoil(&mut view, &owner);
-            let next = owners(view);
-            assert_eq!(next.len(), 1);
-            assert_ne!(next[0], owner);
+            let mut cluster = Cluster::new();
+            spoil(&mut cluster, &owner);
+            assert_ne!(cluster.owner().unwrap(), owner);
+            if cluster.0.nodes.known().contains_key(&owner) {
+                assert_eq!(cluster.duty(&owner).unwrap().role, Role::Yield);
+            }
         }
     }
 
     #[test]
     fn with_local_only_a_node_with_an_endpoint_owns() {
-        let mut view = view();
-        view.services[0].traffic_policy = TrafficPolicy::Local;
+        let mut cluster = Cluster::new();
+        cluster.service(TrafficPolicy::Local);
         for name in ["n1", "n2", "n3"] {
-            view.services[0].endpoints = vec![endpoint(name)];
-            assert_eq!(owners(View { ..copy(&view) }), [name]);
-        }
-    }
-
-    fn copy(view: &View) -> View {
-        let mut copy = self::view();
-        copy.services[0].traffic_policy = view.services[0].traffic_policy;
-        copy.services[0].endpoints.clone_from(&view.services[0].endpoints);
-        copy
-    }
-
-    #[test]
-    fn nobody_owns_without_an_endpoint_an_advertisement_or_a_pool() {
-        let spoil: [fn(&mut View); 3] = [
-            |view| view.services[0].endpoints.clear(),
-            |view| view.advertisements.clear(),
-            |view| view.pools.clear(),
-        ];
-        for spoil in spoil {
-            let mut view = view();
-            spoil(&mut view);
-            assert!(owners(view).is_empty());
+            cluster.endpoints(slice(&[name], &[]));
+            assert_eq!(cluster.owner().as_deref(), Some(name));
+            let role = cluster.duty(name).unwrap().role;
+            assert_eq!(role, Role::Own { successor: false }, "no other has one");
         }
     }
 
     #[test]
     fn an_endpoint_that_ends_serves_only_where_no_other_is_ready() {
-        let ending = Endpoint { ready: false, terminating: true, ..endpoint("n1") };
-        assert_eq!(usable_endpoints(std::slice::from_ref(&ending)).len(), 1);
-        let both = [ending, endpoint("n2")];
-        assert_eq!(usable_endpoints(&both)[0].node.as_deref(), Some("n2"));
+        let mut cluster = Cluster::new();
+        cluster.service(TrafficPolicy::Local);
+        cluster.endpoints(slice(&[], &["n1"]));
+        assert_eq!(cluster.owner().as_deref(), Some("n1"));
+        cluster.endpoints(slice(&["n2"], &["n1"]));
+        assert_eq!(cluster.owner().as_deref(), Some("n2"));
     }
 
     #[test]
-    fn a_speaker_that_stops_yields() {
-        let mut view = view();
-        view.me = owners(self::view()).remove(0);
-        view.draining = true;
-        assert!(compute(&view).values().all(|duty| duty.role == Role::Yield));
-        view.nodes.retain(|node| node.name == view.me);
-        assert!(compute(&view).is_empty(), "nobody is there to yield to");
-    }
-
-    #[test]
-    fn interfaces_of_several_advertisements_add_up() {
-        let mut view = view();
-        let named = |name: &str| L2AdvertisementSpec {
-            interfaces: vec![name.into()],
-            ..L2AdvertisementSpec::default()
+    fn an_endpoint_outside_the_cluster_serves_cluster_policy_only() {
+        let mut cluster = Cluster::new();
+        let outside = SliceView {
+            ready: BTreeSet::from([None]),
+            ..slice(&[], &[])
         };
-        view.advertisements = vec![named("lan0"), named("lan1")];
-        let duty = compute(&view).into_values().next().unwrap();
-        assert_eq!(duty.interfaces.len(), 2);
-        view.advertisements.push(L2AdvertisementSpec::default());
-        let duty = compute(&view).into_values().next().unwrap();
-        assert!(duty.interfaces.is_empty(), "one that names none means all");
+        cluster.endpoints(outside);
+        assert!(cluster.owner().is_some());
+        cluster.service(TrafficPolicy::Local);
+        assert_eq!(cluster.owner(), None);
+    }
+
+    #[test]
+    fn nobody_owns_without_an_endpoint_an_advertisement_or_a_pool() {
+        let spoil: [fn(&mut Cluster); 5] = [
+            |cluster| cluster.endpoints(slice(&[], &[])),
+            |cluster| cluster.advertise(&[]),
+            |cluster| cluster.put(Change::Pool(Step::Remove("lan".into()))),
+            |cluster| {
+                cluster.advertise(&[spec(|spec| spec.ip_address_pools = vec!["other".into()])]);
+            },
+            |cluster| {
+                let other = LabelSelector {
+                    match_labels: BTreeMap::from([("tier".into(), "db".into())]),
+                    ..LabelSelector::default()
+                };
+                cluster.advertise(&[spec(|spec| spec.service_selectors = vec![other])]);
+            },
+        ];
+        for spoil in spoil {
+            let mut cluster = Cluster::new();
+            spoil(&mut cluster);
+            assert_eq!(cluster.owner(), None);
+            assert_eq!(cluster.duty("n1"), None, "to be given up at once");
+        }
+    }
+
+    #[test]
+    fn an_advertisement_selects_pools_by_name_or_label() {
+        let by_label = LabelSelector {
+            match_labels: BTreeMap::from([("net".into(), "lan".into())]),
+            ..LabelSelector::default()
+        };
+        for spec in [
+            spec(|spec| spec.ip_address_pools = vec!["lan".into()]),
+            spec(|spec| spec.ip_address_pool_selectors = vec![by_label]),
+        ] {
+            let mut cluster = Cluster::new();
+            cluster.advertise(&[spec]);
+            assert!(cluster.owner().is_some());
+        }
+    }
+
+    #[test]
+    fn the_last_node_has_no_successor() {
+        let mut cluster = Cluster::new();
+        for name in ["n2", "n3"] {
+            cluster.put(Change::Node(Step::Remove(name.into())));
+        }
+        assert_eq!(
+            cluster.duty("n1").unwrap().role,
+            Role::Own { successor: false }
+        );
+    }
+
+    #[test]
+    fn interfaces_of_the_advertisements_for_this_node_add_up() {
+        let named = |name: &str| spec(|spec| spec.interfaces = vec![name.into()]);
+        let elsewhere = spec(|spec| spec.node_selectors = vec![selector("In", "n2")]);
+        let mut cluster = Cluster::new();
+        cluster.advertise(&[named("lan0"), named("lan1"), elsewhere]);
+        assert_eq!(cluster.duty("n1").unwrap().interfaces.len(), 2);
+        let all = cluster.duty("n2").unwrap().interfaces;
+        assert!(all.is_empty(), "one that names none means all");
     }
 }

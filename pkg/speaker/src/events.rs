@@ -23,13 +23,19 @@ pub(crate) struct Note {
 /// Starts the task that writes events; notes go into the channel.
 pub(crate) fn start(client: Client, node: &str) -> mpsc::Sender<Note> {
     let (sender, mut notes) = mpsc::channel::<Note>(BACKLOG);
-    let reporter =
-        Reporter { controller: "herald-speaker".into(), instance: Some(node.to_owned()) };
+    let reporter = Reporter {
+        controller: "herald-speaker".into(),
+        instance: Some(node.to_owned()),
+    };
     let recorder = Recorder::new(client, reporter);
     tokio::spawn(async move {
         while let Some(note) = notes.recv().await {
             let event = Event {
-                type_: if note.warning { EventType::Warning } else { EventType::Normal },
+                type_: if note.warning {
+                    EventType::Warning
+                } else {
+                    EventType::Normal
+                },
                 reason: note.reason.into(),
                 note: Some(note.text),
                 action: "Announce".into(),

@@ -1,21 +1,25 @@
 //! Which VIP is announced where, and by what.
 //!
 //! ```text
-//!   API ──watch──> stores ──changed──> duties (pure) ──watch channel──> coordinator
-//!                                                                        │   ^
-//!                               one task for each interface: port <──set─┘   │
-//!                               sockets, announcer ───────claims─────────────┘
+//!  API ─watch──> index ──> duties (pure) ──watch channel──> coordinator <── netlink
+//!                                                            │      ^
+//!                        one task for each interface: <──plan┘      │
+//!                        port (sockets, groups, announcer) ──events─┘
 //! ```
 //!
-//! The coordinator alone decides what is held; a port answers and announces
-//! what it is told. The API may be away: the stores keep what they had, and so
-//! does everything behind them.
+//! One task owns the index and decides who owns what; one decides what is held
+//! on which interface; a port answers and announces what its plan says. The
+//! API may be away: the index keeps what it had, and so does everything behind
+//! it.
 
 mod coordinator;
 mod duties;
 mod events;
+mod index;
 mod metrics;
 mod port;
+mod table;
+mod traps;
 mod watch;
 
 use std::sync::Arc;
@@ -23,12 +27,15 @@ use std::time::Duration;
 
 use herald_telemetry::{Health, Registry};
 use kube::Client;
+use regex::Regex;
 use thiserror::Error;
+use tokio::sync::mpsc;
 use tokio::sync::watch::channel;
 use tokio_util::sync::CancellationToken;
 
 use coordinator::Coordinator;
 use duties::Duties;
+use index::{Change, Index};
 use metrics::Metrics;
 
 /// How a speaker is set up.
@@ -40,8 +47,8 @@ pub struct Config {
     pub namespace: String,
     /// Whether Services without a loadBalancerClass are its own.
     pub handle_unclassed: bool,
-    /// Interfaces whose name begins with one of these are never announced on.
-    pub exclude_interfaces: Vec<String>,
+    /// Interfaces whose name matches one of these are never announced on.
+    pub exclude_interfaces: Vec<Regex>,
     /// How long VIPs are still answered for after the order to stop, while no
     /// successor is heard.
     pub drain_timeout: Duration,
@@ -55,7 +62,9 @@ pub enum SpeakerError {
     Links(#[from] herald_net::LinkError),
 }
 
-/// Announces until `stop` is cancelled and every VIP is handed over.
+/// Announces until `stop` is cancelled and every VIP is handed over. `health`
+/// turns ready when this speaker can own addresses, and unready with `stop`.
+/// Must run within a tokio runtime.
 pub async fn run(
     client: Client,
     config: Config,
@@ -63,15 +72,14 @@ pub async fn run(
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), SpeakerError> {
-    let stores = watch::Stores::start(&client, &config.namespace);
+    let changes = watch::start(&client, &config);
     let (publish, duties) = channel(Duties::default());
     let notes = events::start(client, &config.node);
-    let coordinator =
-        Coordinator::new(config.clone(), duties, notes, metrics.0.clone(), stop.clone())?;
-    let deciding = decide(stores, config, publish, health, stop);
+    let node = config.node.clone();
+    let coordinator = Coordinator::new(config, duties, notes, metrics.0, stop.clone())?;
     tokio::select! {
         result = coordinator.run() => result,
-        () = deciding => Ok(()),
+        () = decide(changes, &node, publish, health, stop) => Ok(()),
     }
 }
 
@@ -86,30 +94,47 @@ impl SpeakerMetrics {
     }
 }
 
-/// Computes the duties anew whenever something they rest on has changed.
+/// Owns the index, and computes the duties anew whenever something that they
+/// rest on has changed.
 async fn decide(
-    stores: watch::Stores,
-    config: Config,
+    mut changes: mpsc::Receiver<Change>,
+    node: &str,
     publish: tokio::sync::watch::Sender<Duties>,
     health: Health,
     stop: CancellationToken,
 ) {
-    // Before all lists are in, a missing object would look like a deleted one.
-    stores.ready().await;
-    health.set_ready(!stop.is_cancelled());
-    tracing::info!(node = config.node, "in step with the API");
+    let mut index = Index::default();
+    let mut batch = Vec::new();
+    let mut complete = false;
     loop {
-        let draining = stop.is_cancelled();
-        let view = stores.view(&config, draining);
-        let now = duties::compute(&view);
+        tokio::select! {
+            taken = changes.recv_many(&mut batch, usize::MAX) => {
+                if taken == 0 {
+                    return;
+                }
+            }
+            () = stop.cancelled(), if health.is_ready() => {
+                health.set_ready(false);
+                continue;
+            }
+        }
+        // Changes that came together are answered together.
+        let mut changed = false;
+        for change in batch.drain(..) {
+            changed |= index.apply(change);
+        }
+        if !changed || !index.is_complete() {
+            continue;
+        }
+        if !std::mem::replace(&mut complete, true) {
+            tracing::info!(node, "in step with the API");
+            health.set_ready(!stop.is_cancelled());
+        }
+        let now = duties::compute(&index, node);
         publish.send_if_modified(|before| {
             let changed = *before != now;
             *before = now;
             changed
         });
-        tokio::select! {
-            () = stores.changed() => {}
-            () = stop.cancelled(), if !draining => health.set_ready(false),
-        }
     }
 }

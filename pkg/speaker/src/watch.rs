@@ -1,10 +1,6 @@
-//! Stores that follow the API. A store changes as a whole when a list is
-//! complete: a list under way takes nothing away.
+//! Watches of the API, each a task that turns objects into [`Change`]s.
 
-use std::collections::HashMap;
 use std::fmt::Debug;
-use std::hash::Hash;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -13,135 +9,135 @@ use herald_api::{IPAddressPool, L2Advertisement, convert};
 use herald_core::ServiceKey;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::reflector::{self, Store};
-use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, Resource, ResourceExt as _};
+use kube::runtime::watcher::{self, Event, ExponentialBackoff};
+use kube::runtime::{WatchStreamExt as _, watcher as watch};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
 
 use crate::Config;
-use crate::duties::{PoolView, ServiceView, View};
+use crate::index::{Change, ObjectKey, PoolView, ServiceView, SliceView};
+use crate::table::Step;
 
 /// Label of an `EndpointSlice` that names its Service.
 const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// Changes that come together are answered together.
-const SETTLE: Duration = Duration::from_millis(5);
+/// Changes under way to the index; a watch waits when it is full.
+const BACKLOG: usize = 256;
 
-/// What the speaker knows of the cluster.
-pub(crate) struct Stores {
-    nodes: Store<Node>,
-    pods: Store<Pod>,
-    services: Store<Service>,
-    slices: Store<EndpointSlice>,
-    pools: Store<IPAddressPool>,
-    advertisements: Store<L2Advertisement>,
-    changed: Arc<Notify>,
+/// A watch is begun anew after this many seconds (it goes on where it was), so
+/// that one whose connection died without a word is not waited on for long.
+const LIFETIME: u32 = 60;
+
+/// Between two tries while the API is away. Nothing depends on it but how soon
+/// new Services are seen once it is back.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// Starts following the API. The changes end when the receiver is dropped.
+pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<Change> {
+    let (changes, receiver) = mpsc::channel(BACKLOG);
+    let own = config.namespace.as_str();
+    let unclassed = config.handle_unclassed;
+    let all = || watcher::Config::default().timeout(LIFETIME);
+    follow(
+        Api::<Node>::all(client.clone()),
+        all(),
+        changes.clone(),
+        Change::Node,
+        |node| (node.name_any(), Some(convert::node(node))),
+    );
+    follow(
+        Api::<Pod>::namespaced(client.clone(), own),
+        all().labels(&format!("{LABEL_APP_NAME}={APP_SPEAKER}")),
+        changes.clone(),
+        Change::Speaker,
+        |pod| (pod.name_any(), ready_on(pod)),
+    );
+    follow(
+        Api::<Service>::all(client.clone()),
+        all().fields("spec.type=LoadBalancer"),
+        changes.clone(),
+        Change::Service,
+        move |object| {
+            let (namespace, name) = object_key(object);
+            (ServiceKey::new(namespace, name), service(object, unclassed))
+        },
+    );
+    follow(
+        Api::<EndpointSlice>::all(client.clone()),
+        all().labels(LABEL_SERVICE_NAME),
+        changes.clone(),
+        Change::Slice,
+        |object| (object_key(object), slice(object)),
+    );
+    follow(
+        Api::<IPAddressPool>::namespaced(client.clone(), own),
+        all(),
+        changes.clone(),
+        Change::Pool,
+        |pool| (pool.name_any(), Some(pool_view(pool))),
+    );
+    follow(
+        Api::<L2Advertisement>::namespaced(client.clone(), own),
+        all(),
+        changes,
+        Change::Advertisement,
+        |advertisement| (advertisement.name_any(), Some(advertisement.spec.clone())),
+    );
+    receiver
 }
 
-impl Stores {
-    /// Starts following the API.
-    pub(crate) fn start(client: &Client, namespace: &str) -> Self {
-        let changed = Arc::new(Notify::new());
-        let all = watcher::Config::default;
-        let speakers = all().labels(&format!("{LABEL_APP_NAME}={APP_SPEAKER}"));
-        Self {
-            nodes: follow(Api::all(client.clone()), all(), &changed),
-            pods: follow(Api::namespaced(client.clone(), namespace), speakers, &changed),
-            services: follow(
-                Api::all(client.clone()),
-                all().fields("spec.type=LoadBalancer"),
-                &changed,
-            ),
-            slices: follow(Api::all(client.clone()), all().labels(LABEL_SERVICE_NAME), &changed),
-            pools: follow(Api::namespaced(client.clone(), namespace), all(), &changed),
-            advertisements: follow(Api::namespaced(client.clone(), namespace), all(), &changed),
-            changed,
-        }
-    }
-
-    /// Returns when every list has been complete once.
-    pub(crate) async fn ready(&self) {
-        // A store fails only if its task is gone, which ends with the process.
-        let _ = tokio::join!(
-            self.nodes.wait_until_ready(),
-            self.pods.wait_until_ready(),
-            self.services.wait_until_ready(),
-            self.slices.wait_until_ready(),
-            self.pools.wait_until_ready(),
-            self.advertisements.wait_until_ready(),
-        );
-    }
-
-    /// Returns when something has changed since the last return.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
-        tokio::time::sleep(SETTLE).await;
-    }
-
-    /// Everything as it stands now, in the domain's words.
-    pub(crate) fn view(&self, config: &Config, draining: bool) -> View {
-        let mut endpoints: HashMap<ServiceKey, Vec<_>> = HashMap::new();
-        for slice in self.slices.state() {
-            if let Some(name) = slice.labels().get(LABEL_SERVICE_NAME) {
-                let key = ServiceKey::new(slice.namespace().unwrap_or_default(), name);
-                endpoints.entry(key).or_default().extend(convert::endpoints(&slice));
+/// Follows one kind in a task of its own.
+fn follow<K, Key, Value>(
+    api: Api<K>,
+    config: watcher::Config,
+    changes: mpsc::Sender<Change>,
+    wrap: fn(Step<Key, Value>) -> Change,
+    view: impl Fn(&K) -> (Key, Option<Value>) + Send + Sync + 'static,
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    Key: Send + 'static,
+    Value: Send + 'static,
+{
+    tokio::spawn(async move {
+        let backoff: ExponentialBackoff = backon::ExponentialBuilder::default()
+            .with_min_delay(RETRY.0)
+            .with_max_delay(RETRY.1)
+            .with_jitter()
+            .without_max_times()
+            .into();
+        let mut events = std::pin::pin!(watch(api, config).backoff(backoff));
+        while let Some(event) = events.next().await {
+            let step = match event {
+                Ok(Event::Init) => Step::Begin,
+                Ok(Event::InitApply(object)) => {
+                    let (key, value) = view(&object);
+                    Step::Listed(key, value)
+                }
+                Ok(Event::InitDone) => Step::Complete,
+                Ok(Event::Apply(object)) => {
+                    let (key, value) = view(&object);
+                    Step::Put(key, value)
+                }
+                Ok(Event::Delete(object)) => Step::Remove(view(&object).0),
+                Err(error) => {
+                    tracing::warn!(
+                        kind = %K::kind(&()),
+                        error = &error as &dyn std::error::Error,
+                        "can't follow the API just now; what is announced stays"
+                    );
+                    continue;
+                }
+            };
+            if changes.send(wrap(step)).await.is_err() {
+                return;
             }
         }
-        View {
-            me: config.node.clone(),
-            draining,
-            nodes: self.nodes.state().iter().map(|node| convert::node(node)).collect(),
-            speakers: self.pods.state().iter().filter_map(|pod| ready_on(pod)).collect(),
-            services: self
-                .services
-                .state()
-                .iter()
-                .filter(|service| is_ours(service, config.handle_unclassed))
-                .map(|service| {
-                    let key = ServiceKey::new(
-                        service.namespace().unwrap_or_default(),
-                        service.name_any(),
-                    );
-                    ServiceView {
-                        uid: service.uid().unwrap_or_default(),
-                        labels: service.labels().clone(),
-                        traffic_policy: service
-                            .spec
-                            .as_ref()
-                            .map(convert::traffic_policy)
-                            .unwrap_or_default(),
-                        vips: convert::vips(service).collect(),
-                        endpoints: endpoints.remove(&key).unwrap_or_default(),
-                        key,
-                    }
-                })
-                .collect(),
-            pools: self
-                .pools
-                .state()
-                .iter()
-                .map(|pool| PoolView {
-                    name: pool.name_any(),
-                    labels: pool.labels().clone(),
-                    // What is no range is told by the operator's condition.
-                    ranges: pool.spec.addresses.iter().filter_map(|a| a.parse().ok()).collect(),
-                })
-                .collect(),
-            advertisements: self
-                .advertisements
-                .state()
-                .iter()
-                .map(|advertisement| advertisement.spec.clone())
-                .collect(),
-        }
-    }
+    });
 }
 
-fn is_ours(service: &Service, unclassed: bool) -> bool {
-    let class = service.spec.as_ref().and_then(|spec| spec.load_balancer_class.as_deref());
-    service.metadata.deletion_timestamp.is_none()
-        && class.map_or(unclassed, |class| class == CLASS_BARE_METAL)
+fn object_key(object: &impl ResourceExt) -> ObjectKey {
+    (object.namespace().unwrap_or_default(), object.name_any())
 }
 
 /// The node of a speaker's pod that is Ready and not about to end.
@@ -151,35 +147,105 @@ fn ready_on(pod: &Pod) -> Option<String> {
         .iter()
         .flat_map(|status| status.conditions.iter().flatten())
         .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    (ready && pod.metadata.deletion_timestamp.is_none())
-        .then(|| pod.spec.as_ref()?.node_name.clone())
-        .flatten()
+    if !ready || pod.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    pod.spec.as_ref()?.node_name.clone()
 }
 
-fn follow<K>(api: Api<K>, config: watcher::Config, changed: &Arc<Notify>) -> Store<K>
-where
-    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    K::DynamicType: Default + Clone + Debug + Eq + Hash + Unpin,
-{
-    let (store, writer) = reflector::store();
-    let changed = changed.clone();
-    tokio::spawn(async move {
-        let events = watcher(api, config)
-            .default_backoff()
-            // Never read, and often the largest part of an object.
-            .modify(|object| object.managed_fields_mut().clear())
-            .reflect(writer);
-        let mut events = std::pin::pin!(events);
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(_) => changed.notify_one(),
-                Err(error) => tracing::warn!(
-                    kind = %K::kind(&K::DynamicType::default()),
-                    %error,
-                    "the API can't be followed just now; what was announced stays"
-                ),
-            }
+/// A Service that is ours: of our class, or without a class where those are
+/// ours. One that is being deleted still serves until it is gone.
+fn service(service: &Service, unclassed: bool) -> Option<ServiceView> {
+    let spec = service.spec.as_ref()?;
+    let ours = match spec.load_balancer_class.as_deref() {
+        Some(class) => class == CLASS_BARE_METAL,
+        None => unclassed,
+    };
+    // The selector of the watch says so too, but not every server heeds it.
+    if !ours || spec.type_.as_deref() != Some("LoadBalancer") {
+        return None;
+    }
+    Some(ServiceView {
+        uid: service.uid().unwrap_or_default(),
+        labels: service.labels().clone(),
+        traffic_policy: convert::traffic_policy(spec),
+        vips: convert::vips(service).collect(),
+    })
+}
+
+fn slice(slice: &EndpointSlice) -> Option<SliceView> {
+    let name = slice.labels().get(LABEL_SERVICE_NAME)?;
+    let service = ServiceKey::new(slice.namespace().unwrap_or_default(), name);
+    Some(SliceView::new(service, convert::endpoints(slice)))
+}
+
+fn pool_view(pool: &IPAddressPool) -> PoolView {
+    PoolView {
+        labels: pool.labels().clone(),
+        // What is no range is told by the operator, on the pool.
+        ranges: pool
+            .spec
+            .addresses
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn lb(class: Option<&str>) -> Service {
+        let mut object = json!({
+            "metadata": {"namespace": "default", "name": "web", "uid": "u"},
+            "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local"},
+            "status": {"loadBalancer": {"ingress": [
+                {"ip": "10.20.100.0", "ipMode": "VIP"},
+                {"ip": "fd20::1:0"},
+                {"ip": "10.20.3.1", "ipMode": "Proxy"},
+                {"hostname": "lb.example.com"},
+            ]}},
+        });
+        if let Some(class) = class {
+            object["spec"]["loadBalancerClass"] = Value::from(class);
         }
-    });
-    store
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn only_addresses_that_reach_nodes_unchanged_are_announced() {
+        let view = service(&lb(None), true).unwrap();
+        let vips: Vec<IpAddr> = ["10.20.100.0", "fd20::1:0"]
+            .map(|a| a.parse().unwrap())
+            .into();
+        assert_eq!(view.vips, vips);
+        assert_eq!(view.traffic_policy, herald_core::TrafficPolicy::Local);
+    }
+
+    #[test]
+    fn a_service_of_another_class_is_not_ours() {
+        assert!(service(&lb(Some(CLASS_BARE_METAL)), false).is_some());
+        assert!(service(&lb(Some("example.com/other")), true).is_none());
+        assert!(service(&lb(None), false).is_none());
+    }
+
+    #[test]
+    fn a_speaker_that_ends_or_is_not_ready_does_not_count() {
+        let pod = |ready: &str, deleted: Option<&str>| -> Pod {
+            serde_json::from_value(json!({
+                "metadata": {"name": "s", "deletionTimestamp": deleted},
+                "spec": {"nodeName": "n1", "containers": []},
+                "status": {"conditions": [{"type": "Ready", "status": ready}]},
+            }))
+            .unwrap()
+        };
+        assert_eq!(ready_on(&pod("True", None)).as_deref(), Some("n1"));
+        assert_eq!(ready_on(&pod("False", None)), None);
+        assert_eq!(ready_on(&pod("True", Some("2026-01-01T00:00:00Z"))), None);
+    }
 }

@@ -38,7 +38,7 @@ struct Shared {
     health: Health,
 }
 
-/// Serves `/metrics` (OpenMetrics text), `/healthz` (200 while the process
+/// Serves `/metrics` (`OpenMetrics` text), `/healthz` (200 while the process
 /// answers) and `/readyz` (200 when ready, else 503) until cancelled.
 pub async fn serve(
     address: SocketAddr,

@@ -1,0 +1,297 @@
+//! The leader's term: what exists is adopted, then every change is answered.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use herald_api::convert;
+use herald_api::names::FINALIZER;
+use herald_core::{Node, ServiceKey};
+use herald_ipam::AddressPools;
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt as _};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::conditions;
+use crate::lease::Fence;
+use crate::metrics::OperatorMetrics;
+use crate::pools::PoolKeeper;
+use crate::queue::Queue;
+use crate::reconcile::{Context, Next, Report, Tracked};
+use crate::stores::{Change, Stores, key_of};
+use crate::writer::Writer;
+use crate::{Config, OperatorError};
+
+/// Services worked on at once.
+const WORKERS: usize = 16;
+/// Statuses of pools are written at most this often.
+const POOL_STATUS_PERIOD: Duration = Duration::from_secs(1);
+/// Changes of nodes are gathered for this long.
+const NODE_SETTLE: Duration = Duration::from_millis(100);
+
+pub(crate) struct Controller {
+    client: Client,
+    stores: Stores,
+    context: Arc<Context>,
+    addresses: Option<Arc<dyn AddressPools>>,
+    pools: PoolKeeper,
+    queue: Queue,
+    tracked: HashMap<ServiceKey, Tracked>,
+    waiting: HashSet<ServiceKey>,
+    workers: JoinSet<Report>,
+    nodes: Vec<Node>,
+    nodes_due: Option<Instant>,
+    pools_due: Option<Instant>,
+}
+
+impl Controller {
+    pub(crate) fn new(
+        client: Client,
+        config: Config,
+        stores: Stores,
+        fence: Fence,
+        metrics: OperatorMetrics,
+    ) -> Self {
+        let writer = Writer::new(
+            client.clone(),
+            fence,
+            config.lease.identity.clone(),
+            metrics.0.clone(),
+        );
+        let context = Context {
+            services: stores.services.clone(),
+            nodes: stores.nodes.clone(),
+            namespaces: stores.namespaces.clone(),
+            providers: config.providers,
+            default_provider: config.default_provider,
+            dry_run: config.dry_run,
+            writer: writer.clone(),
+            metrics: metrics.0.clone(),
+        };
+        Self {
+            pools: PoolKeeper::new(client.clone(), config.namespace, writer, metrics.0),
+            client,
+            stores,
+            context: Arc::new(context),
+            addresses: config.pools,
+            queue: Queue::default(),
+            tracked: HashMap::new(),
+            waiting: HashSet::new(),
+            workers: JoinSet::new(),
+            nodes: Vec::new(),
+            nodes_due: None,
+            pools_due: None,
+        }
+    }
+
+    /// Works until `stop` is cancelled.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), OperatorError> {
+        self.adopt().await?;
+        loop {
+            self.dispatch();
+            let wake = [
+                self.queue.next().filter(|_| self.workers.len() < WORKERS),
+                self.nodes_due,
+                self.pools_due,
+            ]
+            .into_iter()
+            .flatten()
+            .min();
+            let timer = async {
+                match wake {
+                    Some(wake) => tokio::time::sleep_until(wake.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(change) = self.stores.changes.recv() => self.changed(change),
+                Some(report) = self.workers.join_next() => match report {
+                    Ok(report) => self.finished(report),
+                    Err(error) => tracing::error!(%error, "a worker ended abnormally"),
+                },
+                () = timer => {}
+            }
+            self.nodes_if_due();
+            self.pools_if_due().await;
+        }
+        // What was begun is finished: an action under way is not cut off.
+        while self.workers.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    /// Takes over what exists before anything new is served. The list is fresh
+    /// from the API server: what the last leader wrote in its last moments is
+    /// in it, which may not be true of the stores.
+    async fn adopt(&mut self) -> Result<(), OperatorError> {
+        let api: Api<Service> = Api::all(self.client.clone());
+        let mut services =
+            api.list(&ListParams::default()).await.map_err(OperatorError::Start)?.items;
+        services.sort_by_key(|service| {
+            (service.metadata.creation_timestamp.as_ref().map(|time| time.0), service.uid())
+        });
+        if let Some(pools) = self.addresses.clone() {
+            self.pools.feed(&self.stores.pools.state(), pools.as_ref());
+            for service in &services {
+                self.adopt_addresses(service, pools.as_ref());
+            }
+        }
+        let now = Instant::now();
+        for service in &services {
+            let balancer =
+                service.spec.as_ref().is_some_and(|s| s.type_.as_deref() == Some("LoadBalancer"));
+            let marked = service.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+                || conditions::ours(service).is_some();
+            if balancer || marked {
+                self.queue.add(key_of(service), now);
+            }
+        }
+        self.pools_due = Some(now);
+        self.nodes = self.relevant_nodes();
+        tracing::info!(services = services.len(), "term begins");
+        Ok(())
+    }
+
+    fn adopt_addresses(&mut self, service: &Service, pools: &dyn AddressPools) {
+        let Some(provider) = self.context.provider_name(service) else { return };
+        let key = key_of(service);
+        let uid = service.uid().unwrap_or_default();
+        let addresses: Vec<IpAddr> = convert::vips(service).collect();
+        if provider != pools.provider() || addresses.is_empty() {
+            return;
+        }
+        match pools.adopt(&uid, &key, &addresses) {
+            Ok(()) => {
+                let provider = provider.to_owned();
+                self.tracked.insert(key, Tracked { uid, provider });
+            }
+            Err(taken) => {
+                tracing::warn!(service = %key, "{taken}; this Service gets another address");
+            }
+        }
+    }
+
+    fn dispatch(&mut self) {
+        let now = Instant::now();
+        while self.workers.len() < WORKERS
+            && let Some(key) = self.queue.take(now)
+        {
+            let context = self.context.clone();
+            let tracked = self.tracked.get(&key).cloned();
+            self.workers.spawn(async move { context.reconcile(key, tracked).await });
+        }
+        self.context.metrics.queue.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
+    }
+
+    fn finished(&mut self, report: Report) {
+        let now = Instant::now();
+        let key = report.key;
+        match report.tracked {
+            Some(tracked) => self.tracked.insert(key.clone(), tracked),
+            None => self.tracked.remove(&key),
+        };
+        if report.waiting {
+            self.waiting.insert(key.clone());
+        } else {
+            self.waiting.remove(&key);
+        }
+        match report.next {
+            Next::Done(recheck) => self.queue.done(&key, now, recheck),
+            Next::Failed(at_least) => self.queue.failed(&key, now, at_least),
+            Next::Again => self.queue.done(&key, now, Some(Duration::ZERO)),
+        }
+        if report.released {
+            for key in self.waiting.clone() {
+                self.queue.add(key, now);
+            }
+        }
+        self.pools_soon();
+    }
+
+    fn changed(&mut self, change: Change) {
+        let now = Instant::now();
+        match change {
+            Change::Service(key) => self.queue.add(key, now),
+            Change::Services => self.everything(),
+            Change::Pools => {
+                if let Some(addresses) = &self.addresses {
+                    self.pools.feed(&self.stores.pools.state(), addresses.as_ref());
+                }
+                self.everything();
+                self.pools_soon();
+            }
+            Change::Namespaces => {
+                for key in self.waiting.clone() {
+                    self.queue.add(key, now);
+                }
+            }
+            Change::Nodes => {
+                if self.nodes_due.is_none() {
+                    self.nodes_due = Some(now + NODE_SETTLE);
+                }
+            }
+        }
+    }
+
+    fn everything(&mut self) {
+        let now = Instant::now();
+        let services = self.stores.services.state();
+        let keys = services.iter().map(|service| key_of(service)).chain(self.tracked.keys().cloned());
+        for key in keys.collect::<HashSet<_>>() {
+            self.queue.add(key, now);
+        }
+    }
+
+    /// Nodes as far as load balancers outside the cluster care.
+    fn relevant_nodes(&self) -> Vec<Node> {
+        let mut nodes: Vec<Node> =
+            self.stores.nodes.state().iter().map(|node| convert::node(node)).collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        nodes
+    }
+
+    fn nodes_if_due(&mut self) {
+        let now = Instant::now();
+        if self.nodes_due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.nodes_due = None;
+        let nodes = self.relevant_nodes();
+        if nodes == self.nodes {
+            return;
+        }
+        self.nodes = nodes;
+        let external: HashSet<&str> = self
+            .context
+            .providers
+            .iter()
+            .filter(|provider| provider.external())
+            .map(|provider| provider.name())
+            .collect();
+        for (key, tracked) in &self.tracked {
+            if external.contains(tracked.provider.as_str()) {
+                self.queue.add(key.clone(), now);
+            }
+        }
+    }
+
+    fn pools_soon(&mut self) {
+        if self.pools_due.is_none() {
+            self.pools_due = Some(Instant::now() + POOL_STATUS_PERIOD);
+        }
+    }
+
+    async fn pools_if_due(&mut self) {
+        let Some(addresses) = &self.addresses else { return };
+        if self.pools_due.is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        self.pools_due = None;
+        if !self.pools.write(&self.stores.pools.state(), addresses.as_ref()).await {
+            self.pools_soon();
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Leader election by a Lease, with the rules of client-go: a lease has run out
+//! when *this process* has seen the same record, unchanged, for its duration on
+//! its own monotonic clock. No two clocks are ever compared. A fence tells
+//! every writer until when the lease surely holds.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{Api, ObjectMeta, PostParams};
+use kube::Client;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+/// How a lease is held.
+#[derive(Clone, Debug)]
+pub struct LeaseConfig {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// Who we are; unique to this process.
+    pub identity: String,
+    /// Others wait this long after the last change they saw.
+    pub duration: Duration,
+    /// We stop this long after the last renewal that succeeded. Shorter than
+    /// `duration`.
+    pub renew_deadline: Duration,
+    /// Between two tries.
+    pub retry_period: Duration,
+}
+
+/// Why the lease is not ours.
+#[derive(Debug, Error)]
+pub enum LeaseError {
+    /// `renew_deadline` or `retry_period` is too long.
+    #[error("the lease's duration must exceed its renew deadline, and that its retry period")]
+    Config,
+    /// Another took it, or it could not be renewed in time.
+    #[error("the leader lease is lost; this replica starts over")]
+    Lost,
+}
+
+/// Until when the lease holds.
+#[derive(Clone, Debug, Default)]
+pub struct Fence(Arc<Mutex<Option<Instant>>>);
+
+impl Fence {
+    /// Whether a write may begin now.
+    pub fn holds(&self) -> bool {
+        let until = *self.0.lock().expect("no holder of the fence panics");
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn set(&self, until: Option<Instant>) {
+        *self.0.lock().expect("no holder of the fence panics") = until;
+    }
+}
+
+/// The record of a lease, as far as the rules care.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    holder: String,
+    duration: Duration,
+    renewed: Option<Timestamp>,
+    transitions: i32,
+}
+
+impl Record {
+    fn of(spec: &LeaseSpec) -> Self {
+        Self {
+            holder: spec.holder_identity.clone().unwrap_or_default(),
+            // Anybody may write nonsense into a lease.
+            duration: Duration::from_secs(
+                spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(0),
+            ),
+            renewed: spec.renew_time.as_ref().map(|time| time.0),
+            transitions: spec.lease_transitions.unwrap_or(0),
+        }
+    }
+}
+
+/// What to do about a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// It is ours, free, or has run out: write our own.
+    Take,
+    /// Another's.
+    Wait,
+}
+
+/// The rules, without clock or API.
+#[derive(Debug)]
+struct Elector {
+    identity: String,
+    seen: Option<(Record, Instant)>,
+}
+
+impl Elector {
+    fn step(&mut self, now: Instant, record: Option<Record>) -> Step {
+        let Some(record) = record else { return Step::Take };
+        if record.holder.is_empty() || record.holder == self.identity {
+            return Step::Take;
+        }
+        match &self.seen {
+            Some((seen, since)) if *seen == record => {
+                if now.saturating_duration_since(*since) >= record.duration {
+                    Step::Take
+                } else {
+                    Step::Wait
+                }
+            }
+            _ => {
+                self.seen = Some((record, now));
+                Step::Wait
+            }
+        }
+    }
+}
+
+/// Renews a lease that was acquired.
+#[derive(Debug)]
+pub struct Keeper {
+    leases: Api<Lease>,
+    config: LeaseConfig,
+    elector: Elector,
+    fence: Fence,
+    renewed: Instant,
+}
+
+/// Waits until the lease is ours. `None` if `stop` came first.
+pub async fn acquire(
+    client: &Client,
+    config: &LeaseConfig,
+    stop: &CancellationToken,
+) -> Result<(Fence, Option<Keeper>), LeaseError> {
+    if config.duration <= config.renew_deadline || config.renew_deadline <= config.retry_period {
+        return Err(LeaseError::Config);
+    }
+    let fence = Fence::default();
+    let mut keeper = Keeper {
+        leases: Api::namespaced(client.clone(), &config.namespace),
+        elector: Elector { identity: config.identity.clone(), seen: None },
+        config: config.clone(),
+        fence: fence.clone(),
+        renewed: Instant::now(),
+    };
+    tracing::info!(identity = config.identity, "waiting for the leader lease");
+    loop {
+        match keeper.attempt().await {
+            Ok(true) => {
+                tracing::info!(identity = config.identity, "leading");
+                return Ok((fence, Some(keeper)));
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "trying for the leader lease"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok((fence, None)),
+            () = tokio::time::sleep(config.retry_period) => {}
+        }
+    }
+}
+
+impl Keeper {
+    /// Renews until `done` is cancelled, then gives the lease back so that the
+    /// next leader need not wait. An error if it is lost.
+    pub async fn keep(mut self, done: CancellationToken) -> Result<(), LeaseError> {
+        loop {
+            tokio::select! {
+                () = done.cancelled() => {
+                    self.fence.set(None);
+                    self.release().await;
+                    return Ok(());
+                }
+                () = tokio::time::sleep(self.config.retry_period) => {}
+            }
+            let left = (self.renewed + self.config.renew_deadline)
+                .saturating_duration_since(Instant::now());
+            let attempt = tokio::time::timeout(left, self.attempt()).await;
+            match attempt {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => {
+                    self.fence.set(None);
+                    return Err(LeaseError::Lost);
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "renewing the leader lease"),
+                Err(_) => tracing::warn!("renewing the leader lease takes too long"),
+            }
+            if self.renewed.elapsed() >= self.config.renew_deadline {
+                self.fence.set(None);
+                return Err(LeaseError::Lost);
+            }
+        }
+    }
+
+    /// One look and, if the rules allow, one write; says whether it is ours.
+    async fn attempt(&mut self) -> Result<bool, kube::Error> {
+        let current = self.leases.get_opt(&self.config.name).await?;
+        let spec = current.as_ref().and_then(|lease| lease.spec.clone());
+        let record = spec.as_ref().map(Record::of);
+        if self.elector.step(Instant::now(), record.clone()) == Step::Wait {
+            return Ok(false);
+        }
+        let ours = record.as_ref().is_some_and(|record| record.holder == self.config.identity);
+        let wall = MicroTime(Timestamp::now());
+        let spec = LeaseSpec {
+            holder_identity: Some(self.config.identity.clone()),
+            lease_duration_seconds: i32::try_from(self.config.duration.as_secs()).ok(),
+            acquire_time: spec
+                .and_then(|spec| spec.acquire_time)
+                .filter(|_| ours)
+                .or_else(|| Some(wall.clone())),
+            renew_time: Some(wall),
+            lease_transitions: Some(
+                record.map_or(0, |record| record.transitions.saturating_add(i32::from(!ours))),
+            ),
+            ..LeaseSpec::default()
+        };
+        // Counted from before the request: the lease may have begun then.
+        let before = Instant::now();
+        let written = match current {
+            Some(lease) => {
+                let lease = Lease { spec: Some(spec), ..lease };
+                self.leases.replace(&self.config.name, &PostParams::default(), &lease).await
+            }
+            None => {
+                let metadata = ObjectMeta {
+                    name: Some(self.config.name.clone()),
+                    ..ObjectMeta::default()
+                };
+                let lease = Lease { metadata, spec: Some(spec) };
+                self.leases.create(&PostParams::default(), &lease).await
+            }
+        };
+        match written {
+            Ok(_) => {
+                self.renewed = before;
+                self.fence.set(Some(before + self.config.renew_deadline));
+                Ok(true)
+            }
+            // Another wrote in between; the next look tells who.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(ours && self.fence.holds()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn release(&self) {
+        let Ok(Some(mut lease)) = self.leases.get_opt(&self.config.name).await else { return };
+        let Some(spec) = lease.spec.as_mut() else { return };
+        if spec.holder_identity.as_ref() != Some(&self.config.identity) {
+            return;
+        }
+        spec.holder_identity = Some(String::new());
+        spec.lease_duration_seconds = Some(1);
+        spec.renew_time = Some(MicroTime(Timestamp::now()));
+        if let Err(error) =
+            self.leases.replace(&self.config.name, &PostParams::default(), &lease).await
+        {
+            tracing::warn!(%error, "giving the leader lease back");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(holder: &str, renewed: i64) -> Option<Record> {
+        Some(Record {
+            holder: holder.into(),
+            duration: Duration::from_secs(15),
+            renewed: Timestamp::from_second(renewed).ok(),
+            transitions: 0,
+        })
+    }
+
+    fn elector() -> (Elector, Instant) {
+        (Elector { identity: "me".into(), seen: None }, Instant::now())
+    }
+
+    #[test]
+    fn a_free_lease_is_taken_at_once() {
+        let (mut elector, now) = elector();
+        assert_eq!(elector.step(now, None), Step::Take);
+        assert_eq!(elector.step(now, record("", 0)), Step::Take);
+        assert_eq!(elector.step(now, record("me", 0)), Step::Take);
+    }
+
+    #[test]
+    fn a_lease_runs_out_when_it_was_seen_unchanged_for_its_duration() {
+        let (mut elector, now) = elector();
+        // However old the holder's clock says it is.
+        assert_eq!(elector.step(now, record("other", 0)), Step::Wait);
+        let almost = now + Duration::from_millis(14_999);
+        assert_eq!(elector.step(almost, record("other", 0)), Step::Wait);
+        assert_eq!(elector.step(now + Duration::from_secs(15), record("other", 0)), Step::Take);
+    }
+
+    #[test]
+    fn a_renewal_starts_the_wait_anew() {
+        let (mut elector, now) = elector();
+        elector.step(now, record("other", 0));
+        let later = now + Duration::from_secs(14);
+        assert_eq!(elector.step(later, record("other", 1)), Step::Wait);
+        assert_eq!(elector.step(later + Duration::from_secs(14), record("other", 1)), Step::Wait);
+        assert_eq!(elector.step(later + Duration::from_secs(15), record("other", 1)), Step::Take);
+    }
+
+    #[test]
+    fn a_fence_falls_by_itself() {
+        let fence = Fence::default();
+        assert!(!fence.holds());
+        fence.set(Some(Instant::now() + Duration::from_secs(60)));
+        assert!(fence.holds());
+        fence.set(Some(Instant::now()));
+        assert!(!fence.holds(), "a leader that was paused past its deadline writes nothing");
+    }
+}

@@ -1,0 +1,401 @@
+//! One Service, from what it asks for to what its status says.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use herald_api::convert;
+use herald_api::names::{ANNOTATION_DRY_RUN, FINALIZER};
+use herald_core::{Node, ServiceKey, ServiceRequest};
+use herald_provider::{Desired, DynProvider, Outcome, ProviderError, Status};
+use k8s_openapi::api::core::v1 as core_v1;
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource as _, ResourceExt as _};
+
+use crate::conditions::{self, Verdict};
+use crate::metrics::{Metrics, ReasonLabel};
+use crate::request;
+use crate::writer::{WriteError, Writer};
+
+/// A provider that is slow without saying how long it takes is asked again
+/// after this long at the latest.
+const STALE_RETRY: Duration = Duration::from_millis(20);
+
+/// What every worker reads.
+pub(crate) struct Context {
+    pub(crate) services: Store<Service>,
+    pub(crate) nodes: Store<core_v1::Node>,
+    pub(crate) namespaces: Store<Namespace>,
+    pub(crate) providers: Vec<Arc<dyn DynProvider>>,
+    pub(crate) default_provider: Option<String>,
+    pub(crate) dry_run: bool,
+    pub(crate) writer: Writer,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// A Service that a provider has been asked to serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tracked {
+    pub(crate) uid: String,
+    /// Name of the provider.
+    pub(crate) provider: String,
+}
+
+/// How work on a Service ended.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) key: ServiceKey,
+    /// What is served for it from now on.
+    pub(crate) tracked: Option<Tracked>,
+    /// It waits for something to become free.
+    pub(crate) waiting: bool,
+    /// Something was given back that another may wait for.
+    pub(crate) released: bool,
+    pub(crate) next: Next,
+}
+
+/// When to look again.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// When something changes, or after this long.
+    Done(Option<Duration>),
+    /// After a back-off, or after this long.
+    Failed(Option<Duration>),
+    /// At once: the object changed under us.
+    Again,
+}
+
+/// Whose a Service is.
+enum Owner<'a> {
+    Provider(&'a Arc<dyn DynProvider>),
+    /// A class of ours that nobody serves.
+    UnknownClass(String),
+    /// Not a load balancer, on its way out, or another controller's.
+    Nobody,
+}
+
+impl Context {
+    /// Brings one Service to its desired state.
+    pub(crate) async fn reconcile(&self, key: ServiceKey, tracked: Option<Tracked>) -> Report {
+        let begin = Instant::now();
+        let mut report = Report {
+            key,
+            tracked,
+            waiting: false,
+            released: false,
+            next: Next::Done(None),
+        };
+        if let Err(next) = self.attempt(&mut report).await {
+            report.next = next;
+        }
+        self.metrics.reconcile_seconds.observe(begin.elapsed().as_secs_f64());
+        report
+    }
+
+    async fn attempt(&self, report: &mut Report) -> Result<(), Next> {
+        let service = self.find(&report.key).await?;
+        let owner = service.as_ref().map_or(Owner::Nobody, |service| self.owner(service));
+        self.clear(report, service.as_ref(), &owner).await?;
+        let Some(service) = service else { return Ok(()) };
+        match owner {
+            Owner::Nobody => self.forget(&service).await,
+            Owner::UnknownClass(class) => {
+                let known: Vec<&str> =
+                    self.providers.iter().map(|provider| provider.class()).collect();
+                let verdict = Verdict {
+                    ingress: Vec::new(),
+                    ready: false,
+                    reason: "UnknownClass",
+                    message: format!(
+                        "loadBalancerClass {class:?} is served by nobody here; this operator serves {}",
+                        known.join(", ")
+                    ),
+                };
+                self.say(&service, &verdict).await
+            }
+            Owner::Provider(provider) => self.serve(report, service, provider).await,
+        }
+    }
+
+    /// The Service from the store, or from the API where it left the store: it
+    /// may be gone, or of another type.
+    async fn find(&self, key: &ServiceKey) -> Result<Option<Service>, Next> {
+        let reference = ObjectRef::new(&key.name).within(&key.namespace);
+        if let Some(service) = self.services.get(&reference) {
+            return Ok(Some((*service).clone()));
+        }
+        self.writer.get(&key.namespace, &key.name).await.map_err(|error| {
+            tracing::warn!(service = %key, %error, "reading a Service");
+            Next::Failed(None)
+        })
+    }
+
+    fn owner(&self, service: &Service) -> Owner<'_> {
+        let Some(spec) = &service.spec else { return Owner::Nobody };
+        if spec.type_.as_deref() != Some("LoadBalancer")
+            || service.metadata.deletion_timestamp.is_some()
+        {
+            return Owner::Nobody;
+        }
+        let find = |matches: &dyn Fn(&dyn DynProvider) -> bool| {
+            self.providers.iter().find(|provider| matches(provider.as_ref()))
+        };
+        let provider = match &spec.load_balancer_class {
+            Some(class) => find(&|provider| provider.class() == class),
+            None => self
+                .default_provider
+                .as_ref()
+                .and_then(|name| find(&|provider| provider.name() == name)),
+        };
+        match (provider, &spec.load_balancer_class) {
+            (Some(provider), _) => Owner::Provider(provider),
+            (None, Some(class)) if class.starts_with("herald.dev/") => {
+                Owner::UnknownClass(class.clone())
+            }
+            _ => Owner::Nobody,
+        }
+    }
+
+    /// Name of the provider that a Service belongs to.
+    pub(crate) fn provider_name(&self, service: &Service) -> Option<&'static str> {
+        match self.owner(service) {
+            Owner::Provider(provider) => Some(provider.name()),
+            Owner::UnknownClass(_) | Owner::Nobody => None,
+        }
+    }
+
+    /// Takes away what providers hold for a Service that is not theirs (any
+    /// more): it is gone, made anew, of another type or class.
+    async fn clear(
+        &self,
+        report: &mut Report,
+        service: Option<&Service>,
+        owner: &Owner<'_>,
+    ) -> Result<(), Next> {
+        let uid = service.and_then(|service| service.uid()).unwrap_or_default();
+        let stays = |name: &str, of: &str| {
+            matches!(owner, Owner::Provider(provider) if provider.name() == name) && of == uid
+        };
+        let mut leaving: Vec<(Arc<dyn DynProvider>, String)> = Vec::new();
+        if let Some(tracked) = &report.tracked
+            && !stays(&tracked.provider, &tracked.uid)
+        {
+            leaving.extend(
+                self.providers
+                    .iter()
+                    .filter(|provider| provider.name() == tracked.provider)
+                    .map(|provider| (provider.clone(), tracked.uid.clone())),
+            );
+        }
+        // The finalizer outlives our memory: something may be outside.
+        if service.is_some_and(has_finalizer) {
+            leaving.extend(
+                self.providers
+                    .iter()
+                    .filter(|provider| provider.external() && !stays(provider.name(), &uid))
+                    .map(|provider| (provider.clone(), uid.clone())),
+            );
+        }
+        for (provider, uid) in leaving {
+            let desired = Desired::Absent { key: report.key.clone(), uid };
+            match self.drive(provider.as_ref(), &desired, false).await {
+                Outcome::Settled(_) => report.released = true,
+                Outcome::Failed(error) => return Err(self.failed(service, &error).await),
+                Outcome::Refused(refusal) => {
+                    tracing::warn!(service = %report.key, reason = refusal.reason, "{refusal}");
+                    return Err(Next::Failed(None));
+                }
+                Outcome::Planned(_) => {}
+            }
+        }
+        if report.tracked.as_ref().is_some_and(|t| !stays(&t.provider, &t.uid)) {
+            report.tracked = None;
+        }
+        Ok(())
+    }
+
+    /// Takes our marks off a Service that is not ours.
+    async fn forget(&self, service: &Service) -> Result<(), Next> {
+        if service.metadata.deletion_timestamp.is_none()
+            && let Some(change) = conditions::removal(service)
+        {
+            self.writer.service_status(service, &change).await.map_err(|error| written(service, error))?;
+            // The object has changed; the finalizer needs the new one.
+            if has_finalizer(service) {
+                return Err(Next::Again);
+            }
+        }
+        self.writer.finalizer(service, false).await.map(drop).map_err(|error| written(service, error))
+    }
+
+    async fn serve(
+        &self,
+        report: &mut Report,
+        service: Service,
+        provider: &Arc<dyn DynProvider>,
+    ) -> Result<(), Next> {
+        let request = match request::parse(&service, self.namespace_labels(&service)) {
+            Ok(request) => request,
+            Err(error) => {
+                let verdict = Verdict {
+                    ingress: request::current(&service),
+                    ready: false,
+                    reason: "InvalidRequest",
+                    message: error.to_string(),
+                };
+                return self.say(&service, &verdict).await;
+            }
+        };
+        let dry_run = self.dry_run || wants_dry_run(&service);
+        let mut service = service;
+        if provider.external() && !dry_run && !has_finalizer(&service) {
+            // Before anything is made outside.
+            let marked = self.writer.finalizer(&service, true).await;
+            match marked.map_err(|error| written(&service, error))? {
+                Some(marked) => service = marked,
+                None => return Err(Next::Again),
+            }
+        }
+        report.tracked = Some(Tracked {
+            uid: request.uid.clone(),
+            provider: provider.name().to_owned(),
+        });
+        let current = request.ingress.clone();
+        let desired = self.desired(request);
+        let verdict = match self.drive(provider.as_ref(), &desired, dry_run).await {
+            Outcome::Settled(status) => {
+                report.next = Next::Done(status.recheck);
+                verdict_of(status)
+            }
+            Outcome::Planned(steps) => Verdict {
+                ingress: current.clone(),
+                ready: false,
+                reason: "DryRun",
+                message: format!("would {}", steps.join("; then ")),
+            },
+            Outcome::Refused(refusal) => {
+                report.waiting = true;
+                let label = ReasonLabel { reason: refusal.reason.to_owned() };
+                self.metrics.reconcile_errors.get_or_create(&label).inc();
+                Verdict {
+                    ingress: refusal.keep,
+                    ready: false,
+                    reason: refusal.reason,
+                    message: refusal.message,
+                }
+            }
+            Outcome::Failed(error) => return Err(self.failed(Some(&service), &error).await),
+        };
+        // What a change of the request gave back, another may wait for.
+        report.released |= current.iter().any(|ingress| !verdict.ingress.contains(ingress));
+        let newly_ready = verdict.ready
+            && conditions::ours(&service).is_none_or(|condition| condition.status != "True");
+        self.say(&service, &verdict).await?;
+        if newly_ready {
+            self.metrics.allocations.inc();
+        }
+        Ok(())
+    }
+
+    fn desired(&self, service: ServiceRequest) -> Desired {
+        let mut nodes: Vec<Node> =
+            self.nodes.state().iter().map(|node| convert::node(node)).collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        Desired::Present { service, nodes }
+    }
+
+    async fn drive(&self, provider: &dyn DynProvider, desired: &Desired, dry_run: bool) -> Outcome {
+        let fence = || {
+            self.writer.check().map_err(|error| ProviderError::Failed {
+                reason: "NotLeader",
+                message: error.to_string(),
+            })
+        };
+        provider.reconcile(desired, dry_run, &fence).await
+    }
+
+    /// Says that a call failed, and when to try again.
+    async fn failed(&self, service: Option<&Service>, error: &ProviderError) -> Next {
+        let (reason, at_least) = match error {
+            ProviderError::Conflict(_) => ("Conflict", None),
+            ProviderError::Throttled { retry_after, .. } => ("Throttled", *retry_after),
+            ProviderError::Failed { reason, .. } => (*reason, None),
+        };
+        let label = ReasonLabel { reason: reason.to_owned() };
+        self.metrics.reconcile_errors.get_or_create(&label).inc();
+        if self.writer.check().is_err() {
+            return Next::Failed(None);
+        }
+        tracing::warn!(
+            service = service.map(|s| format!("{}/{}", s.namespace().unwrap_or_default(), s.name_any())),
+            reason,
+            %error,
+            "a provider's call failed; it is tried again"
+        );
+        if let Some(service) = service {
+            let verdict = Verdict {
+                ingress: request::current(service),
+                ready: false,
+                reason,
+                message: error.to_string(),
+            };
+            // What matters is the retry, which tells of this write too.
+            let _ = self.say(service, &verdict).await;
+        }
+        Next::Failed(at_least)
+    }
+
+    /// Writes status and event if they are news.
+    async fn say(&self, service: &Service, verdict: &Verdict) -> Result<(), Next> {
+        let Some(change) = conditions::change(service, verdict) else { return Ok(()) };
+        self.writer
+            .service_status(service, &change)
+            .await
+            .map_err(|error| written(service, error))?;
+        if change.news {
+            let warning = !verdict.ready && !matches!(verdict.reason, "Provisioning" | "DryRun");
+            self.writer
+                .event(&service.object_ref(&()), warning, verdict.reason, &verdict.message)
+                .await;
+        }
+        Ok(())
+    }
+
+    fn namespace_labels(&self, service: &Service) -> std::collections::BTreeMap<String, String> {
+        let reference = ObjectRef::new(&service.namespace().unwrap_or_default());
+        self.namespaces.get(&reference).map(|n| n.labels().clone()).unwrap_or_default()
+    }
+}
+
+fn verdict_of(status: Status) -> Verdict {
+    Verdict {
+        ingress: status.ingress,
+        ready: status.ready,
+        reason: status.reason,
+        message: status.message,
+    }
+}
+
+/// What a failed write means for the next look.
+fn written(service: &Service, error: WriteError) -> Next {
+    match error {
+        WriteError::Stale => Next::Done(Some(STALE_RETRY)),
+        WriteError::Fenced => Next::Failed(None),
+        WriteError::Api(error) => {
+            tracing::warn!(
+                service = format!("{}/{}", service.namespace().unwrap_or_default(), service.name_any()),
+                %error,
+                "writing to a Service"
+            );
+            Next::Failed(None)
+        }
+    }
+}
+
+fn has_finalizer(service: &Service) -> bool {
+    service.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+}
+
+fn wants_dry_run(service: &Service) -> bool {
+    service.annotations().get(ANNOTATION_DRY_RUN).is_some_and(|value| value == "true")
+}

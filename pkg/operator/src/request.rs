@@ -1,0 +1,227 @@
+//! From a Service to what it asks for.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use herald_api::convert;
+use herald_api::names::{
+    ANNOTATION_ADDRESS_POOL, ANNOTATION_LOAD_BALANCER_IPS, ANNOTATION_METALLB_ADDRESS_POOL,
+    ANNOTATION_METALLB_LOAD_BALANCER_IPS,
+};
+use herald_core::{
+    Ingress, IngressPoint, IpFamily, IpFamilyPolicy, IpMode, Protocol, ServicePort, ServiceRequest,
+};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServiceSpec};
+use kube::ResourceExt as _;
+use thiserror::Error;
+
+use crate::stores::key_of;
+
+/// A Service that contradicts itself.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum InvalidRequest {
+    #[error("{text:?} in {place} is no IP address")]
+    Address { text: String, place: &'static str },
+    #[error("{first} and {second} ask for different things; keep one of them")]
+    Contradiction { first: &'static str, second: &'static str },
+}
+
+/// What a Service asks for.
+pub(crate) fn parse(
+    service: &Service,
+    namespace_labels: BTreeMap<String, String>,
+) -> Result<ServiceRequest, InvalidRequest> {
+    let spec = service.spec.clone().unwrap_or_default();
+    let requested_pool = one_of(
+        service,
+        [ANNOTATION_ADDRESS_POOL, ANNOTATION_METALLB_ADDRESS_POOL],
+    )?
+    .map(|(_, pool)| pool.to_owned());
+    Ok(ServiceRequest {
+        key: key_of(service),
+        uid: service.uid().unwrap_or_default(),
+        labels: service.labels().clone(),
+        namespace_labels,
+        annotations: service.annotations().clone(),
+        ip_families: families(&spec),
+        ip_family_policy: match spec.ip_family_policy.as_deref() {
+            Some("PreferDualStack") => IpFamilyPolicy::PreferDualStack,
+            Some("RequireDualStack") => IpFamilyPolicy::RequireDualStack,
+            _ => IpFamilyPolicy::SingleStack,
+        },
+        requested_addresses: requested_addresses(service, &spec)?,
+        requested_pool,
+        ports: ports(&spec),
+        traffic_policy: convert::traffic_policy(&spec),
+        health_check_node_port: spec
+            .health_check_node_port
+            .and_then(|port| u16::try_from(port).ok())
+            .filter(|port| *port != 0),
+        ingress: current(service),
+    })
+}
+
+fn families(spec: &ServiceSpec) -> Vec<IpFamily> {
+    let families: Vec<IpFamily> = spec
+        .ip_families
+        .iter()
+        .flatten()
+        .filter_map(|family| match family.as_str() {
+            "IPv4" => Some(IpFamily::V4),
+            "IPv6" => Some(IpFamily::V6),
+            _ => None,
+        })
+        .collect();
+    if families.is_empty() { vec![IpFamily::V4] } else { families }
+}
+
+fn ports(spec: &ServiceSpec) -> Vec<ServicePort> {
+    spec.ports
+        .iter()
+        .flatten()
+        .filter_map(|port| {
+            Some(ServicePort {
+                name: port.name.clone().unwrap_or_default(),
+                protocol: match port.protocol.as_deref() {
+                    Some("UDP") => Protocol::Udp,
+                    Some("SCTP") => Protocol::Sctp,
+                    _ => Protocol::Tcp,
+                },
+                port: u16::try_from(port.port).ok()?,
+                node_port: port
+                    .node_port
+                    .and_then(|port| u16::try_from(port).ok())
+                    .filter(|port| *port != 0),
+            })
+        })
+        .collect()
+}
+
+fn requested_addresses(
+    service: &Service,
+    spec: &ServiceSpec,
+) -> Result<Vec<IpAddr>, InvalidRequest> {
+    const FIELD: &str = "spec.loadBalancerIP";
+    let annotation = one_of(
+        service,
+        [ANNOTATION_LOAD_BALANCER_IPS, ANNOTATION_METALLB_LOAD_BALANCER_IPS],
+    )?
+    .map(|(place, text)| Ok((place, addresses(text, place)?)))
+    .transpose()?;
+    let field = spec
+        .load_balancer_ip
+        .as_deref()
+        .filter(|text| !text.is_empty())
+        .map(|text| addresses(text, FIELD))
+        .transpose()?;
+    match (annotation, field) {
+        (Some((place, annotation)), Some(field)) if annotation != field => {
+            Err(InvalidRequest::Contradiction { first: place, second: FIELD })
+        }
+        (Some((_, addresses)), _) | (None, Some(addresses)) => Ok(addresses),
+        (None, None) => Ok(Vec::new()),
+    }
+}
+
+fn addresses(text: &str, place: &'static str) -> Result<Vec<IpAddr>, InvalidRequest> {
+    text.split(',')
+        .map(str::trim)
+        .map(|text| {
+            text.parse().map_err(|_| InvalidRequest::Address { text: text.to_owned(), place })
+        })
+        .collect()
+}
+
+/// The value of an annotation that has two spellings, and which one it was.
+fn one_of<'a>(
+    service: &'a Service,
+    names: [&'static str; 2],
+) -> Result<Option<(&'static str, &'a str)>, InvalidRequest> {
+    let [ours, theirs] = names.map(|name| Some((name, service.annotations().get(name)?.as_str())));
+    match (ours, theirs) {
+        (Some((first, a)), Some((second, b))) if a != b => {
+            Err(InvalidRequest::Contradiction { first, second })
+        }
+        (ours, theirs) => Ok(ours.or(theirs)),
+    }
+}
+
+/// `status.loadBalancer.ingress` in the domain's words.
+pub(crate) fn current(service: &Service) -> Vec<Ingress> {
+    service
+        .status
+        .iter()
+        .filter_map(|status| status.load_balancer.as_ref())
+        .flat_map(|status| status.ingress.iter().flatten())
+        .filter_map(ingress)
+        .collect()
+}
+
+fn ingress(ingress: &LoadBalancerIngress) -> Option<Ingress> {
+    let point = match (&ingress.ip, &ingress.hostname) {
+        (Some(ip), _) => IngressPoint::Ip(ip.parse().ok()?),
+        (None, Some(hostname)) => IngressPoint::Hostname(hostname.clone()),
+        (None, None) => return None,
+    };
+    let ip_mode = match ingress.ip_mode.as_deref() {
+        Some("VIP") => Some(IpMode::Vip),
+        Some("Proxy") => Some(IpMode::Proxy),
+        _ => None,
+    };
+    Some(Ingress { point, ip_mode })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn service(annotations: &serde_json::Value, spec: &serde_json::Value) -> Service {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "default", "uid": "u", "annotations": annotations},
+            "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    fn requested(annotations: serde_json::Value, spec: serde_json::Value) -> Result<Vec<String>, String> {
+        parse(&service(&annotations, &spec), BTreeMap::new())
+            .map(|request| request.requested_addresses.iter().map(ToString::to_string).collect())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn addresses_are_asked_for_in_three_ways() {
+        for (annotations, spec) in [
+            (json!({"herald.dev/loadBalancerIPs": "192.0.2.1, fd00::1"}), json!({})),
+            (json!({"metallb.io/loadBalancerIPs": "192.0.2.1,fd00::1"}), json!({})),
+        ] {
+            assert_eq!(requested(annotations, spec).unwrap(), ["192.0.2.1", "fd00::1"]);
+        }
+        let field = requested(json!({}), json!({"loadBalancerIP": "192.0.2.1"}));
+        assert_eq!(field.unwrap(), ["192.0.2.1"]);
+    }
+
+    #[test]
+    fn two_ways_must_agree() {
+        let twice = json!({
+            "herald.dev/loadBalancerIPs": "192.0.2.1", "metallb.io/loadBalancerIPs": "192.0.2.2",
+        });
+        assert_eq!(
+            requested(twice, json!({})).unwrap_err(),
+            "herald.dev/loadBalancerIPs and metallb.io/loadBalancerIPs ask for different things; keep one of them"
+        );
+        let same = json!({"herald.dev/loadBalancerIPs": "192.0.2.1"});
+        assert!(requested(same.clone(), json!({"loadBalancerIP": "192.0.2.1"})).is_ok());
+        assert!(requested(same, json!({"loadBalancerIP": "192.0.2.2"})).is_err());
+    }
+
+    #[test]
+    fn what_is_no_address_is_named() {
+        assert_eq!(
+            requested(json!({"herald.dev/loadBalancerIPs": "web"}), json!({})).unwrap_err(),
+            "\"web\" in herald.dev/loadBalancerIPs is no IP address"
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! Stores that follow the API, and a channel that says what has changed.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use futures::StreamExt as _;
+use herald_api::IPAddressPool;
+use herald_core::ServiceKey;
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+/// Something that decisions rest on has changed.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// A Service came, changed, or left the selection.
+    Service(ServiceKey),
+    /// A list of Services is complete: any of them may be new, any may be gone.
+    Services,
+    Pools,
+    Nodes,
+    Namespaces,
+}
+
+/// What the operator knows of the cluster.
+pub(crate) struct Stores {
+    pub(crate) services: Store<Service>,
+    pub(crate) pools: Store<IPAddressPool>,
+    pub(crate) nodes: Store<Node>,
+    pub(crate) namespaces: Store<Namespace>,
+    pub(crate) changes: mpsc::UnboundedReceiver<Change>,
+}
+
+impl Stores {
+    /// Starts following the API.
+    pub(crate) fn start(client: &Client, namespace: &str, node_selector: &str) -> Self {
+        let (sender, changes) = mpsc::unbounded_channel();
+        let all = watcher::Config::default;
+        let services = follow(
+            Api::<Service>::all(client.clone()),
+            all().fields("spec.type=LoadBalancer"),
+            &sender,
+            |event| match event {
+                Event::Apply(service) | Event::Delete(service) => {
+                    Some(Change::Service(key_of(service)))
+                }
+                Event::InitDone => Some(Change::Services),
+                Event::Init | Event::InitApply(_) => None,
+            },
+        );
+        let pools = follow(Api::namespaced(client.clone(), namespace), all(), &sender, |event| {
+            settled(event).then_some(Change::Pools)
+        });
+        let selected = all().labels(node_selector);
+        let nodes = follow(Api::all(client.clone()), selected, &sender, |event| {
+            settled(event).then_some(Change::Nodes)
+        });
+        let namespaces = follow(Api::all(client.clone()), all(), &sender, |event| {
+            settled(event).then_some(Change::Namespaces)
+        });
+        Self { services, pools, nodes, namespaces, changes }
+    }
+
+    /// Returns when every list has been complete once.
+    pub(crate) async fn ready(&self) {
+        // A store fails only if its task is gone, which ends with the process.
+        let _ = tokio::join!(
+            self.services.wait_until_ready(),
+            self.pools.wait_until_ready(),
+            self.nodes.wait_until_ready(),
+            self.namespaces.wait_until_ready(),
+        );
+    }
+}
+
+/// Namespace and name of a Service.
+pub(crate) fn key_of(service: &Service) -> ServiceKey {
+    ServiceKey::new(service.namespace().unwrap_or_default(), service.name_any())
+}
+
+/// Whether the store is whole after this event.
+fn settled<K>(event: &Event<K>) -> bool {
+    !matches!(event, Event::Init | Event::InitApply(_))
+}
+
+fn follow<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    changes: &mpsc::UnboundedSender<Change>,
+    change: impl Fn(&Event<K>) -> Option<Change> + Send + 'static,
+) -> Store<K>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Default + Clone + Debug + Eq + Hash + Unpin,
+{
+    let (store, writer) = reflector::store();
+    let changes = changes.clone();
+    tokio::spawn(async move {
+        let events = watcher(api, config)
+            .default_backoff()
+            // Never read, and often the largest part of an object.
+            .modify(|object| object.managed_fields_mut().clear())
+            .reflect(writer);
+        let mut events = std::pin::pin!(events);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    if let Some(change) = change(&event) {
+                        let _ = changes.send(change);
+                    }
+                }
+                Err(error) => tracing::warn!(
+                    kind = %K::kind(&K::DynamicType::default()),
+                    %error,
+                    "the API can't be followed just now; nothing changes meanwhile"
+                ),
+            }
+        }
+    });
+    store
+}

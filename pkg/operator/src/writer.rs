@@ -1,0 +1,152 @@
+//! Every write of the operator to the API. Each asks the fence first.
+
+use std::sync::Arc;
+
+use herald_api::names::{FIELD_MANAGER, FINALIZER};
+use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::conditions::StatusChange;
+use crate::lease::Fence;
+use crate::metrics::Metrics;
+
+/// Why something was not written.
+#[derive(Debug, Error)]
+pub(crate) enum WriteError {
+    /// The lease may not be ours any more.
+    #[error("the leader lease is not held")]
+    Fenced,
+    /// Somebody changed the object since we saw it; it will be looked at again.
+    #[error("the object has changed meanwhile")]
+    Stale,
+    /// The API server said no, or nothing.
+    #[error(transparent)]
+    Api(kube::Error),
+}
+
+impl From<kube::Error> for WriteError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) if status.code == 409 || status.code == 404 => Self::Stale,
+            error => Self::Api(error),
+        }
+    }
+}
+
+/// Writes statuses, finalizers and events.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    client: Client,
+    fence: Fence,
+    recorder: Recorder,
+    metrics: Arc<Metrics>,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        client: Client,
+        fence: Fence,
+        instance: String,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: Some(instance) };
+        Self { recorder: Recorder::new(client.clone(), reporter), client, fence, metrics }
+    }
+
+    /// Whether a write may begin now.
+    pub(crate) fn check(&self) -> Result<(), WriteError> {
+        if self.fence.holds() { Ok(()) } else { Err(WriteError::Fenced) }
+    }
+
+    /// Writes a Service's status.
+    pub(crate) async fn service_status(
+        &self,
+        service: &Service,
+        change: &StatusChange,
+    ) -> Result<(), WriteError> {
+        self.status::<Service>(&self.services(service), service, &change.patch).await
+    }
+
+    /// Writes the status of an object.
+    pub(crate) async fn status<K>(
+        &self,
+        api: &Api<K>,
+        object: &K,
+        patch: &Value,
+    ) -> Result<(), WriteError>
+    where
+        K: Resource + Clone + DeserializeOwned,
+    {
+        self.check()?;
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
+        api.patch_status(&object.name_any(), &parameters, &Patch::Merge(patch)).await?;
+        self.metrics.status_writes.inc();
+        Ok(())
+    }
+
+    /// Puts our finalizer on a Service, or takes it off; returns the Service as
+    /// it is then, or none where there was nothing to do.
+    pub(crate) async fn finalizer(
+        &self,
+        service: &Service,
+        wanted: bool,
+    ) -> Result<Option<Service>, WriteError> {
+        let mut finalizers = service.finalizers().to_vec();
+        finalizers.retain(|finalizer| finalizer != FINALIZER);
+        if wanted {
+            finalizers.push(FINALIZER.into());
+        }
+        if finalizers == service.finalizers() {
+            return Ok(None);
+        }
+        self.check()?;
+        let patch = json!({"metadata": {
+            "resourceVersion": service.resource_version(),
+            "uid": service.uid(),
+            "finalizers": finalizers,
+        }});
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
+        let api = self.services(service);
+        let patched = api.patch(&service.name_any(), &parameters, &Patch::Merge(patch)).await?;
+        Ok(Some(patched))
+    }
+
+    /// The Service as the API server has it now.
+    pub(crate) async fn get(&self, namespace: &str, name: &str) -> Result<Option<Service>, kube::Error> {
+        Api::<Service>::namespaced(self.client.clone(), namespace).get_opt(name).await
+    }
+
+    /// Writes an event about an object. That it could not be written is no
+    /// reason to stop.
+    pub(crate) async fn event(
+        &self,
+        about: &ObjectReference,
+        warning: bool,
+        reason: &str,
+        message: &str,
+    ) {
+        if self.check().is_err() {
+            return;
+        }
+        let event = Event {
+            type_: if warning { EventType::Warning } else { EventType::Normal },
+            reason: reason.to_owned(),
+            // Longer notes are refused (events.k8s.io/v1: 1 kB).
+            note: Some(message.chars().take(1000).collect()),
+            action: "Reconcile".into(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, about).await {
+            tracing::debug!(reason, %error, "an event was not written");
+        }
+    }
+
+    fn services(&self, service: &Service) -> Api<Service> {
+        Api::namespaced(self.client.clone(), &service.namespace().unwrap_or_default())
+    }
+}
