@@ -4,13 +4,15 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 export HERALD_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/herald
-# Tools that install-deps had to fetch come before the machine's own.
-export PATH := $(HERALD_CACHE)/tools/bin:$(PATH)
+# Tools that install-deps had to fetch come before the machine's own; what is for
+# administrators is not on the PATH of others.
+export PATH := $(HERALD_CACHE)/tools/bin:$(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 # The Go toolchain that the control plane wants is fetched by an older one.
 export GOTOOLCHAIN ?= auto
 ifdef CI
 export CARGO_INCREMENTAL := 0
 endif
+
 
 LAB := target/debug/herald-lab
 .PHONY: help
