@@ -12,7 +12,7 @@ use regex::Regex;
 const CONTAINER_INTERFACES: &str = "^docker,^cbr,^dummy,^virbr,^lxcbr,^veth,^lo$,^cali,^tunl,\
                                     ^flannel,^kube-ipvs,^cni,^nodelocaldns,^lxc";
 
-/// Announces the addresses of Services of type LoadBalancer from this node.
+/// Announces the addresses of load balancer Services from this node.
 #[derive(Debug, Parser)]
 #[command(name = "herald-speaker", version)]
 pub(crate) struct Flags {
@@ -34,7 +34,7 @@ pub(crate) struct Flags {
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, default_value = "0.0.0.0:7473")]
     pub(crate) metrics_bind_address: SocketAddr,
-    /// json or text; the environment variable HERALD_LOG filters
+    /// json or text; what is logged is set by the environment variable `HERALD_LOG`
     #[arg(long, default_value = "json")]
     pub(crate) log_format: LogFormat,
 }

@@ -389,34 +389,30 @@ fn choose(
     names: &BTreeSet<String>,
     address: &IpAddr,
 ) -> BTreeSet<u32> {
-    select(
-        ports.iter().map(|(index, port)| (*index, &port.interface)),
-        names,
-        address,
-    )
+    let interfaces: Vec<_> = ports
+        .iter()
+        .map(|(index, port)| (*index, &port.interface))
+        .collect();
+    select(&interfaces, names, address)
 }
 
-fn select<'a>(
-    interfaces: impl Iterator<Item = (u32, &'a Interface)> + Clone,
+fn select(
+    interfaces: &[(u32, &Interface)],
     names: &BTreeSet<String>,
     address: &IpAddr,
 ) -> BTreeSet<u32> {
     let pick = |wanted: &dyn Fn(&Interface) -> bool| -> BTreeSet<u32> {
-        interfaces
-            .clone()
-            .filter(|(_, i)| wanted(i))
-            .map(|(index, _)| index)
-            .collect()
+        let picked = interfaces.iter().filter(|(_, interface)| wanted(interface));
+        picked.map(|(index, _)| *index).collect()
     };
     if !names.is_empty() {
         return pick(&|interface| names.contains(&interface.name));
     }
     let reaching = pick(&|interface| interface.reaches(address));
     if reaching.is_empty() {
-        pick(&|_| true)
-    } else {
-        reaching
+        return pick(&|_| true);
     }
+    reaching
 }
 
 #[cfg(test)]
@@ -440,19 +436,14 @@ mod tests {
     }
 
     fn chosen(names: &[&str], address: &str) -> Vec<u32> {
-        let interfaces = [
-            (2, interface("eth0", &[("172.30.1.1", 16)])),
-            (3, interface("lan0", &[("10.20.1.1", 16), ("fd20::1", 64)])),
-            (4, interface("lan1", &[("10.21.1.1", 16)])),
-        ];
+        let eth0 = interface("eth0", &[("172.30.1.1", 16)]);
+        let lan0 = interface("lan0", &[("10.20.1.1", 16), ("fd20::1", 64)]);
+        let lan1 = interface("lan1", &[("10.21.1.1", 16)]);
+        let interfaces = [(2, &eth0), (3, &lan0), (4, &lan1)];
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        select(
-            interfaces.iter().map(|(i, interface)| (*i, interface)),
-            &names,
-            &address.parse().unwrap(),
-        )
-        .into_iter()
-        .collect()
+        select(&interfaces, &names, &address.parse().unwrap())
+            .into_iter()
+            .collect()
     }
 
     #[test]

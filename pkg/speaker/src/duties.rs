@@ -347,19 +347,19 @@ mod tests {
                 cluster.node(Node {
                     excluded: true,
                     ..node(owner)
-                })
+                });
             },
             |cluster, owner| {
                 cluster.node(Node {
                     ready: false,
                     ..node(owner)
-                })
+                });
             },
             |cluster, owner| {
                 cluster.node(Node {
                     network_unavailable: true,
                     ..node(owner)
-                })
+                });
             },
             |cluster, owner| cluster.put(Change::Node(Step::Remove(owner.into()))),
             |cluster, owner| {
