@@ -72,7 +72,7 @@ pub fn ensure() -> Result<Programs> {
             .join("controlplane")
             .join(format!("{}-{version}", module.name));
         for (name, package) in module.programs {
-            let path = match module.installed(name, &version) {
+            let path = match Module::installed(name, &version) {
                 Some(path) => path,
                 None => module.build(name, package, &version, &directory)?,
             };
@@ -102,7 +102,7 @@ impl Module {
 
     /// A program that the user gave us or the machine has, if it is of the
     /// same minor version.
-    fn installed(&self, name: &str, version: &str) -> Option<PathBuf> {
+    fn installed(name: &str, version: &str) -> Option<PathBuf> {
         let given = std::env::var_os("KUBEBUILDER_ASSETS")
             .map(|directory| PathBuf::from(directory).join(name))
             .filter(|path| path.is_file());

@@ -80,6 +80,25 @@ impl ControlPlane {
     pub fn start(&self) -> Result<()> {
         self.start_etcd()?;
         self.start_api_server()?;
+        self.start_controller_manager()?;
+        self.start_scheduler()
+    }
+
+    /// Starts the controller manager and the scheduler anew. In a real cluster
+    /// they end when an outage of the API server costs them their leader leases;
+    /// were they to go on, they would act on what they knew before it, and take
+    /// every node for dead until their watches are back.
+    pub fn restart_controllers(&self) -> Result<()> {
+        for name in ["kube-controller-manager", "kube-scheduler"] {
+            for found in process::find(process::PROCESS, name) {
+                found.signal(nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+        self.start_controller_manager()?;
+        self.start_scheduler()
+    }
+
+    fn start_controller_manager(&self) -> Result<()> {
         let mut manager = self.program("kube-controller-manager")?;
         manager
             .arg(flag("kubeconfig", self.kubeconfig("controller-manager")))
@@ -94,7 +113,10 @@ impl ControlPlane {
             // needs no minute to see it.
             .args(["--node-monitor-period=1s", "--node-monitor-grace-period=4s"])
             .args(["--bind-address=127.0.0.1", "--v=1"]);
-        self.spawn(manager, "kube-controller-manager")?;
+        self.spawn(manager, "kube-controller-manager")
+    }
+
+    fn start_scheduler(&self) -> Result<()> {
         let mut scheduler = self.program("kube-scheduler")?;
         scheduler
             .arg(flag("kubeconfig", self.kubeconfig("scheduler")))

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
+use kube::config::KubeConfigOptions;
 use serde::{Deserialize, Serialize};
 
 use crate::assets::{self, Programs};
@@ -112,12 +113,12 @@ impl Lab {
             kube: client(&state.control_plane).await?,
             state,
         };
-        lab.api_server_ready(Duration::from_secs(120)).await?;
+        lab.api_server_ready(Duration::from_mins(2)).await?;
         say("API server ready");
         for i in 1..=lab.spec.nodes {
             lab.start_node(&Host::Node(i).name())?;
         }
-        lab.nodes_ready(Duration::from_secs(120)).await?;
+        lab.nodes_ready(Duration::from_mins(2)).await?;
         say("all nodes Ready");
         Ok(lab)
     }
@@ -350,9 +351,11 @@ impl Lab {
         })
     }
 
-    /// Starts the API server again, after [`crate::faults::stop_api_server`].
+    /// Starts the API server again, after [`crate::faults::stop_api_server`],
+    /// and the controllers with it.
     pub fn start_api_server(&self) -> Result<()> {
-        self.state.control_plane.start_api_server()
+        self.state.control_plane.start_api_server()?;
+        self.state.control_plane.restart_controllers()
     }
 
     /// Waits until the API server answers.
@@ -422,7 +425,7 @@ async fn poll<F: Future<Output = bool>>(
 
 async fn client(control_plane: &ControlPlane) -> Result<kube::Client> {
     let kubeconfig = kube::config::Kubeconfig::read_from(control_plane.kubeconfig("admin"))?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     Ok(kube::Client::try_from(config)?)
 }
 

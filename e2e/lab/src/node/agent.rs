@@ -17,7 +17,7 @@ use tokio::sync::{OnceCell, watch};
 use super::env::Environment;
 use super::network::PodNetworks;
 use super::spec::NodeSpec;
-use super::{WATCH_SECONDS, pod};
+use super::{ShortPause, WATCH_SECONDS, pod};
 
 /// What every pod's task shares.
 #[derive(Clone)]
@@ -86,9 +86,11 @@ pub(super) async fn run(client: Client, spec: Arc<NodeSpec>) -> Result<()> {
         by_uid: HashMap::new(),
     };
     let mut listed = HashSet::new();
-    let events = watcher(pods, config).default_backoff();
+    let mut failing = false;
+    let events = watcher(pods, config).backoff(ShortPause);
     pin_mut!(events);
     while let Some(event) = events.next().await {
+        let failed_before = std::mem::replace(&mut failing, event.is_err());
         match event {
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(pod)) => {
@@ -98,6 +100,7 @@ pub(super) async fn run(client: Client, spec: Arc<NodeSpec>) -> Result<()> {
             Ok(Event::InitDone) => tasks.retain(&listed),
             Ok(Event::Apply(pod)) => tasks.apply(pod),
             Ok(Event::Delete(pod)) => tasks.forget(&pod.uid().unwrap_or_default()),
+            Err(_) if failed_before => {}
             Err(error) => eprintln!("node {}: watching pods: {error}", spec.name),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 /// After so long a life the past is forgotten.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+const FORGIVEN_AFTER: Duration = Duration::from_mins(1);
 
 /// The delays of one container. As with the kubelet, the first restart comes
 /// at once; from the second on, each waits twice as long as the one before.

@@ -350,7 +350,7 @@ impl<'a> Life<'a> {
             tokio::select! {
                 status = self.child.wait() => break status,
                 Some(finding) = found.recv() => {
-                    if let Some(message) = self.take_in(finding, &mut probing, &findings)
+                    if let Some(message) = self.take_in(&finding, &mut probing, &findings)
                         && ending.is_none()
                     {
                         let limit = Instant::now() + self.probe_grace();
@@ -368,13 +368,13 @@ impl<'a> Life<'a> {
         };
         // Whoever is left of the container's processes ends with the first.
         let _ = killpg(self.group, Signal::SIGKILL);
-        self.ended(&status.unwrap_or_default(), unhealthy)
+        self.ended(status.unwrap_or_default(), unhealthy)
     }
 
     /// Takes a probe's finding in; a message says why the container must end.
     fn take_in(
         &self,
-        finding: Finding,
+        finding: &Finding,
         probing: &mut JoinSet<()>,
         findings: &mpsc::UnboundedSender<Finding>,
     ) -> Option<String> {
@@ -495,10 +495,10 @@ impl<'a> Life<'a> {
         .boxed()
     }
 
-    fn ended(&self, status: &ExitStatus, unhealthy: Option<String>) -> Ended {
+    fn ended(&self, status: ExitStatus, unhealthy: Option<String>) -> Ended {
         let refused = fs::read_to_string(&self.error).unwrap_or_default();
         let (exit_code, reason, message) = if refused.is_empty() {
-            let code = exit_code(*status);
+            let code = exit_code(status);
             let reason = if code == 0 { "Completed" } else { "Error" };
             (code, reason, unhealthy.unwrap_or_default())
         } else {
@@ -609,7 +609,7 @@ mod tests {
         let (sender, receiver) = watch::channel(Some(begin + Duration::from_secs(30)));
         let mut stop = Stop(receiver);
         let waiting = tokio::spawn(async move {
-            stop.passed(begin + Duration::from_secs(60)).await;
+            stop.passed(begin + Duration::from_mins(1)).await;
         });
         sender.send_replace(Some(begin + Duration::from_millis(20)));
         let limit = Duration::from_secs(10);

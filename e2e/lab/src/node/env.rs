@@ -1,5 +1,5 @@
 //! A container's environment: literal values, references to the pod's own
-//! fields, to ConfigMaps and to Secrets, and `$(NAME)` in values and arguments.
+//! fields, to config maps and to secrets, and `$(NAME)` in values and arguments.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -134,10 +134,10 @@ fn joined(addresses: &[IpAddr]) -> String {
     texts.join(",")
 }
 
-/// Keys and values of a ConfigMap or a Secret.
+/// Keys and values of a config map or a secret.
 pub(super) type Values = BTreeMap<String, Vec<u8>>;
 
-/// The values of a ConfigMap; none if it may be missing and is.
+/// The values of a config map; none if it may be missing and is.
 pub(super) async fn config_map(
     client: &Client,
     namespace: &str,
@@ -163,7 +163,7 @@ pub(super) async fn config_map(
     }
 }
 
-/// The values of a Secret; none if it may be missing and is.
+/// The values of a secret; none if it may be missing and is.
 pub(super) async fn secret(
     client: &Client,
     namespace: &str,

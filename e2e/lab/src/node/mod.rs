@@ -38,6 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use kube::runtime::utils::Backoff;
 
 use crate::controlplane::write_kubeconfig;
 use crate::isolate;
@@ -102,6 +103,22 @@ fn private_files(spec: &NodeSpec) -> Result<()> {
     )?;
     isolate::run(Command::new("mount").arg("--rbind").arg(&run).arg("/run"))?;
     isolate::run(Command::new("hostname").arg(&spec.name)).context("name the node")
+}
+
+/// The pause before a watch that failed is begun anew: short and always the
+/// same, unlike a kubelet's, for scenarios measure what comes after an outage.
+struct ShortPause;
+
+impl Iterator for ShortPause {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_millis(500))
+    }
+}
+
+impl Backoff for ShortPause {
+    fn reset(&mut self) {}
 }
 
 /// Path of a program of the machine.

@@ -32,6 +32,8 @@ use super::volumes::{self, Prepared};
 const RETRY: Duration = Duration::from_millis(500);
 /// What a pod gets that is gone from the API without a grace period.
 const SHORT_GRACE: Duration = Duration::from_secs(1);
+/// What sidecars get at least after the others have ended, as with the kubelet.
+const SIDECAR_GRACE: Duration = Duration::from_secs(2);
 
 /// What a pod's containers share.
 pub(super) struct PodContext {
@@ -151,30 +153,25 @@ async fn serve(shared: &Shared, pod: &Pod, updates: &mut watch::Receiver<Option<
             }
             Ok(()) = boards.changed() => {}
             Ok(()) = updates.changed(), if !gone => {
-                match updates.borrow_and_update().clone() {
-                    Some(update) => {
-                        if update.metadata.deletion_timestamp.is_some() {
-                            let asked = *first_asked.get_or_insert_with(Instant::now);
-                            let deadline = Some(asked + grace(&update));
-                            stop.send_if_modified(|old| {
-                                let changed = *old != deadline;
-                                *old = deadline;
-                                changed
-                            });
-                        }
-                        latest = update;
-                    }
-                    None => {
-                        gone = true;
-                        stop.send_replace(Some(Instant::now() + SHORT_GRACE));
-                    }
+                let Some(update) = updates.borrow_and_update().clone() else {
+                    gone = true;
+                    stop.send_replace(Some(Instant::now() + SHORT_GRACE));
+                    continue;
+                };
+                if update.metadata.deletion_timestamp.is_some() {
+                    let asked = *first_asked.get_or_insert_with(Instant::now);
+                    let deadline = Some(asked + grace(&update));
+                    stop.send_if_modified(|old| {
+                        let changed = *old != deadline;
+                        *old = deadline;
+                        changed
+                    });
                 }
+                latest = update;
             }
         }
-        send(
-            &patches,
-            reporter.patch(&latest, &boards.borrow_and_update()),
-        );
+        let patch = reporter.patch(&latest, &boards.borrow_and_update());
+        send(&patches, patch);
     }
     send(
         &patches,
@@ -214,12 +211,17 @@ async fn remove(shared: &Shared, pod: &Pod) {
         }),
         ..DeleteParams::default()
     };
+    let mut failing = false;
     loop {
         match pods.delete(&pod.name_any(), &parameters).await {
             Ok(_) => return,
             // Gone already, or another pod has its name.
             Err(kube::Error::Api(error)) if [404, 409].contains(&error.code) => return,
-            Err(error) => eprintln!("pod {}: remove from the API: {error}", title(pod)),
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    eprintln!("pod {}: remove from the API: {error}", title(pod));
+                }
+            }
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -442,7 +444,11 @@ async fn run_containers(context: &Arc<PodContext>, spec: &PodSpec, stop: &Stop) 
     while main.join_next().await.is_some() {}
     let grace = spec.termination_grace_period_seconds.unwrap_or(30);
     let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-    let limit = stop.deadline().unwrap_or_else(|| Instant::now() + grace);
+    // Sidecars get what is left of the time, but a moment in any case.
+    let limit = stop
+        .deadline()
+        .unwrap_or_else(|| Instant::now() + grace)
+        .max(Instant::now() + SIDECAR_GRACE);
     stop_sidecars.send_replace(Some(limit));
     while sidecars.join_next().await.is_some() {}
 }

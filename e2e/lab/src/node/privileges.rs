@@ -36,7 +36,7 @@ pub(super) struct Privileges {
     pub(super) read_only_root: bool,
     /// Lower case, without `CAP_`; none means all (a privileged container).
     capabilities: Option<Vec<String>>,
-    no_new_privileges: bool,
+    escalation_barred: bool,
 }
 
 impl Privileges {
@@ -87,7 +87,7 @@ impl Privileges {
                 .and_then(|c| c.read_only_root_filesystem)
                 .unwrap_or(false),
             capabilities,
-            no_new_privileges: inner.and_then(|c| c.allow_privilege_escalation) == Some(false),
+            escalation_barred: inner.and_then(|c| c.allow_privilege_escalation) == Some(false),
         })
     }
 
@@ -125,7 +125,7 @@ impl Privileges {
             arguments.push(format!("--regid={}", self.group));
             arguments.push("--clear-groups".into());
         }
-        if self.no_new_privileges {
+        if self.escalation_barred {
             arguments.push("--no-new-privs".into());
         }
         arguments

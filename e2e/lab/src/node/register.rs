@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
@@ -14,8 +14,8 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use serde_json::{Value, json};
 
-use super::WATCH_SECONDS;
 use super::spec::NodeSpec;
+use super::{ShortPause, WATCH_SECONDS};
 
 /// The lab's controller manager takes a node that is silent for 4 s for dead.
 const RENEWAL: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ const LEASE_SECONDS: u32 = 4;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often the status is posted though nothing has changed, as the kubelet
 /// does (`nodeStatusReportFrequency`).
-const HEARTBEAT: Duration = Duration::from_secs(300);
+const HEARTBEAT: Duration = Duration::from_mins(5);
 
 /// Registers the Node, or takes over the one that an earlier life registered.
 pub(super) async fn join(client: &Client, spec: &NodeSpec) -> Result<()> {
@@ -56,17 +56,27 @@ pub(super) async fn join(client: &Client, spec: &NodeSpec) -> Result<()> {
         .context("post the node's status")
 }
 
-/// Renews the Lease for ever.
+/// Renews the Lease for ever. After an outage it posts the status too, and does
+/// not wait for the watch to come back and tell that somebody took the node for
+/// dead.
 pub(super) async fn keep_lease(client: Client, spec: Arc<NodeSpec>) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
     let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
     let mut ticks = tokio::time::interval(RENEWAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut failing = false;
     loop {
         ticks.tick().await;
-        let renewed = tokio::time::timeout(PATIENCE, renew(&leases, &spec))
+        let attempt = async {
+            renew(&leases, &spec).await?;
+            if failing {
+                post_status(&nodes, &spec).await?;
+            }
+            Ok(())
+        };
+        let renewed = tokio::time::timeout(PATIENCE, attempt)
             .await
-            .unwrap_or_else(|_| Err(anyhow::anyhow!("the API server is silent")));
+            .unwrap_or_else(|_| bail!("the API server is silent"));
         if let Err(error) = &renewed
             && !failing
         {
@@ -108,10 +118,11 @@ pub(super) async fn stay_ready(client: Client, spec: Arc<NodeSpec>) -> Result<()
     let config = watcher::Config::default()
         .fields(&format!("metadata.name={}", spec.name))
         .timeout(WATCH_SECONDS);
-    let events = watcher(nodes.clone(), config).default_backoff();
+    let events = watcher(nodes.clone(), config).backoff(ShortPause);
     pin_mut!(events);
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     heartbeat.tick().await;
+    let mut failing = false;
     loop {
         let done = tokio::select! {
             _ = heartbeat.tick() => post_status(&nodes, &spec).await,
@@ -124,9 +135,12 @@ pub(super) async fn stay_ready(client: Client, spec: Arc<NodeSpec>) -> Result<()
                 Err(error) => Err(error.into()),
             },
         };
-        if let Err(error) = done {
-            eprintln!("node {}: {error:#}", spec.name);
+        if let Err(error) = &done
+            && !failing
+        {
+            eprintln!("node {}: its own object: {error}", spec.name);
         }
+        failing = done.is_err();
     }
 }
 

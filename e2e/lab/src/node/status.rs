@@ -380,6 +380,7 @@ pub(super) async fn publish(client: Client, pod: Pod, mut patches: watch::Receiv
     let pods: Api<Pod> = Api::namespaced(client, &namespace);
     let name = pod.name_any();
     patches.mark_changed();
+    let mut failing = false;
     while patches.changed().await.is_ok() {
         loop {
             let patch = patches.borrow_and_update().clone();
@@ -388,14 +389,18 @@ pub(super) async fn publish(client: Client, pod: Pod, mut patches: watch::Receiv
                 pods.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)),
             )
             .await;
-            match written {
-                Ok(Ok(_)) => break,
+            let error = match written {
+                Ok(Ok(_)) => {
+                    failing = false;
+                    break;
+                }
                 // Gone, or another pod by that name.
                 Ok(Err(kube::Error::Api(error))) if [404, 409].contains(&error.code) => return,
-                Ok(Err(error)) => {
-                    eprintln!("status of pod {namespace}/{name}: {error}");
-                }
-                Err(_) => eprintln!("status of pod {namespace}/{name}: the API server is silent"),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the API server is silent".to_owned(),
+            };
+            if !std::mem::replace(&mut failing, true) {
+                eprintln!("status of pod {namespace}/{name}: {error}");
             }
             tokio::time::sleep(PAUSE).await;
         }
