@@ -2,7 +2,7 @@
 //! with the process to enter and the log.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -111,7 +111,6 @@ impl Running {
             if self.directory.join("ready").exists() {
                 break;
             }
-            shown.seek(SeekFrom::Current(0))?;
             std::thread::sleep(Duration::from_millis(50));
         }
         let first = only_child(outer.id())?;

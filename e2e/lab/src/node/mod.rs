@@ -4,6 +4,7 @@
 //! ```text
 //!   run ── register   Node, Lease, conditions
 //!      ├── kube_proxy the real one, restarted when it ends
+//!      ├── server     the kubelet's port: kubectl logs
 //!      └── agent      watches pods ──> pod (a task each)
 //!                                       ├─ network    its namespace
 //!                                       ├─ volumes    its files
@@ -27,6 +28,7 @@ mod privileges;
 mod probes;
 mod register;
 mod sandbox;
+mod server;
 pub mod spec;
 mod status;
 mod volumes;
@@ -74,6 +76,7 @@ pub async fn run(spec: NodeSpec) -> Result<()> {
         register::keep_lease(client.clone(), spec.clone()),
         register::stay_ready(client.clone(), spec.clone()),
         kube_proxy::run(spec.clone()),
+        server::run(spec.clone()),
         agent::run(client, spec),
     )?;
     Ok(())

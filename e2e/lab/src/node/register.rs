@@ -188,6 +188,7 @@ fn status(spec: &NodeSpec) -> Value {
             condition("DiskPressure", "False", "KubeletHasNoDiskPressure"),
             condition("PIDPressure", "False", "KubeletHasSufficientPID"),
         ],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": super::server::PORT}},
         "nodeInfo": {
             "architecture": architecture(),
             "bootID": "",

@@ -16,7 +16,7 @@ pub struct NodeSpec {
     pub name: String,
     /// Families of the cluster.
     pub families: Families,
-    /// InternalIP addresses, on the management network.
+    /// `InternalIP` addresses, on the management network.
     pub internal_addresses: Vec<IpAddr>,
     /// Pod networks of this node (one a family); each pod gets one address
     /// of each.

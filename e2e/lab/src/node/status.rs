@@ -411,7 +411,7 @@ pub(super) async fn publish(client: Client, pod: Pod, mut patches: watch::Receiv
 mod tests {
     use super::*;
 
-    fn pod(spec: Value) -> Pod {
+    fn pod(spec: &Value) -> Pod {
         serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap()
     }
 
@@ -469,7 +469,7 @@ mod tests {
 
     #[test]
     fn a_pod_is_pending_until_every_container_has_run() {
-        let pod = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
+        let pod = pod(&json!({"containers": [{"name": "a"}, {"name": "b"}]}));
         let some = board(&[("a", running(true)), ("b", waiting())]);
         assert_eq!(phase(&pod, &some), "Pending");
         let all = board(&[("a", running(true)), ("b", running(false))]);
@@ -486,7 +486,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_is_over_failed_or_succeeded() {
-        let pod = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
+        let pod = pod(&json!({"containers": [{"name": "a"}, {"name": "b"}]}));
         let mut board = board(&[("a", over(0)), ("b", over(0))]);
         board.over = true;
         assert_eq!(phase(&pod, &board), "Succeeded");
@@ -499,7 +499,7 @@ mod tests {
 
     #[test]
     fn init_containers_come_first() {
-        let pod = pod(json!({
+        let pod = pod(&json!({
             "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}],
             "containers": [{"name": "a"}],
         }));
@@ -514,7 +514,7 @@ mod tests {
 
     #[test]
     fn a_readiness_gate_holds_a_pod_back() {
-        let mut pod = pod(json!({
+        let mut pod = pod(&json!({
             "containers": [{"name": "a"}],
             "readinessGates": [{"conditionType": "example.com/open"}],
         }));
@@ -530,7 +530,7 @@ mod tests {
 
     #[test]
     fn a_condition_keeps_its_begin_while_it_holds() {
-        let pod = pod(json!({"containers": [{"name": "a"}]}));
+        let pod = pod(&json!({"containers": [{"name": "a"}]}));
         let mut reporter = Reporter::new(Vec::new());
         let first = reporter.patch(&pod, &board(&[("a", running(true))]));
         let second = reporter.patch(&pod, &board(&[("a", running(true))]));

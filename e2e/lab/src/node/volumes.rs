@@ -269,7 +269,7 @@ mod tests {
             ]}}]},
         }))
         .unwrap();
-        assert_eq!(refresh_after(&pod), Some(Duration::from_secs(480)));
+        assert_eq!(refresh_after(&pod), Some(Duration::from_mins(8)));
         assert_eq!(refresh_after(&Pod::default()), None);
     }
 }
