@@ -159,16 +159,6 @@ fn configure(spec: &LabSpec, host: Host) -> Result<()> {
             address(addresses, 16, &lan_interface(k))?;
         }
     }
-    // A node reaches Services by way of a route, which kube-proxy's rewriting
-    // of the address comes after; a real node has its default route for it.
-    if matches!(host, Host::Node(_)) {
-        if spec.families.has_v4() {
-            writeln!(lines, "route add default via 172.30.0.254")?;
-        }
-        if spec.families.has_v6() {
-            writeln!(lines, "route add default via fd30::fe")?;
-        }
-    }
     // Every host on management routes pods to their nodes.
     if host.management().is_some() {
         for i in (1..=spec.nodes).filter(|i| host != Host::Node(*i)) {
