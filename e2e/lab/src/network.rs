@@ -173,16 +173,6 @@ fn configure(spec: &LabSpec, host: Host) -> Result<()> {
             }
         }
     }
-    // A node has a gateway, as real ones do: without a route to it a ClusterIP
-    // is given up before kube-proxy sees the packet. It leads nowhere.
-    if let (Host::Node(_), Some((v4, v6))) = (host, Host::ControlPlane.management()) {
-        if spec.families.has_v4() {
-            writeln!(lines, "route add default via {v4}")?;
-        }
-        if spec.families.has_v6() {
-            writeln!(lines, "route add default via {v6}")?;
-        }
-    }
     batch(Some(&name), &lines)
 }
 
