@@ -159,6 +159,16 @@ fn configure(spec: &LabSpec, host: Host) -> Result<()> {
             address(addresses, 16, &lan_interface(k))?;
         }
     }
+    // A node has a gateway, as real ones do: without a route to it a ClusterIP
+    // is given up before kube-proxy sees the packet. It leads nowhere.
+    if let (Host::Node(_), Some((v4, v6))) = (host, Host::ControlPlane.management()) {
+        if spec.families.has_v4() {
+            writeln!(lines, "route add default via {v4}")?;
+        }
+        if spec.families.has_v6() {
+            writeln!(lines, "route add default via {v6}")?;
+        }
+    }
     // Every host on management routes pods to their nodes.
     if host.management().is_some() {
         for i in (1..=spec.nodes).filter(|i| host != Host::Node(*i)) {
