@@ -25,7 +25,12 @@ struct Flags {
     #[command(subcommand)]
     command: Option<Command>,
     /// Providers to enable; repeatable.
-    #[arg(long = "provider", value_enum, value_delimiter = ',', default_value = "baremetal")]
+    #[arg(
+        long = "provider",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "baremetal"
+    )]
     providers: Vec<Name>,
     /// Which of them takes Services without a loadBalancerClass.
     #[arg(long, value_enum, default_value = "baremetal")]
@@ -121,7 +126,9 @@ async fn configure(client: &Client, flags: Flags) -> Result<Config> {
         providers.push(bare_metal);
     }
     if flags.providers.contains(&Name::Fake) {
-        let endpoint = flags.fakecloud_endpoint.context("--fakecloud-endpoint is missing")?;
+        let endpoint = flags
+            .fakecloud_endpoint
+            .context("--fakecloud-endpoint is missing")?;
         let cluster = match flags.cluster_id {
             Some(id) => id,
             None => cluster_id(client).await?,

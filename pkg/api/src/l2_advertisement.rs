@@ -15,6 +15,7 @@ use crate::LabelSelector;
     version = "v1alpha1",
     kind = "L2Advertisement",
     plural = "l2advertisements",
+    doc = "Which pools are announced by ARP and NDP, from which nodes and interfaces.",
     namespaced,
     printcolumn(name = "Pools", type_ = "string", json_path = ".spec.ipAddressPools"),
     printcolumn(name = "Interfaces", type_ = "string", json_path = ".spec.interfaces")

@@ -25,6 +25,7 @@ pub struct LabelSelectorRequirement {
     /// The label's key.
     pub key: String,
     /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
+    #[schemars(regex(pattern = r"^(In|NotIn|Exists|DoesNotExist)$"))]
     pub operator: String,
     /// Values for `In` and `NotIn`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

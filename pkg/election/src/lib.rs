@@ -14,8 +14,10 @@ use sha2::{Digest as _, Sha256};
 
 /// The candidates in the order in which they should own `vip`.
 pub fn order<'a>(vip: &IpAddr, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut ranked: Vec<_> =
-        candidates.into_iter().map(|node| (Reverse(weight(vip, node)), node)).collect();
+    let mut ranked: Vec<_> = candidates
+        .into_iter()
+        .map(|node| (Reverse(weight(vip, node)), node))
+        .collect();
     ranked.sort_unstable();
     ranked.dedup();
     ranked.into_iter().map(|(_, node)| node).collect()
@@ -23,7 +25,9 @@ pub fn order<'a>(vip: &IpAddr, candidates: impl IntoIterator<Item = &'a str>) ->
 
 /// The candidate that should own `vip`; none where there is no candidate.
 pub fn owner<'a>(vip: &IpAddr, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    candidates.into_iter().max_by_key(|node| (weight(vip, node), Reverse(*node)))
+    candidates
+        .into_iter()
+        .max_by_key(|node| (weight(vip, node), Reverse(*node)))
 }
 
 fn weight(vip: &IpAddr, node: &str) -> [u8; 32] {
@@ -81,7 +85,10 @@ mod tests {
         for vip in vips(3000) {
             *owned.entry(owner(&vip, nodes).unwrap()).or_default() += 1;
         }
-        assert!(owned.values().all(|count| (900..1100).contains(count)), "{owned:?}");
+        assert!(
+            owned.values().all(|count| (900..1100).contains(count)),
+            "{owned:?}"
+        );
     }
 
     #[test]

@@ -38,7 +38,9 @@ pub enum AllocationError {
         family: IpFamily,
     },
     /// An address was asked for that no pool holds.
-    #[error("{address} is in no IPAddressPool that this Service may use; add it to one, or ask for another")]
+    #[error(
+        "{address} is in no IPAddressPool that this Service may use; add it to one, or ask for another"
+    )]
     OutsidePools {
         /// The address.
         address: IpAddr,
@@ -74,7 +76,9 @@ pub enum AllocationError {
         pool: String,
     },
     /// There is no pool for it.
-    #[error("no IPAddressPool with {families} addresses admits this Service; add one, or ask for one by name")]
+    #[error(
+        "no IPAddressPool with {families} addresses admits this Service; add one, or ask for one by name"
+    )]
     NoPool {
         /// `IPv4`, `IPv6` or `IPv4 and IPv6`.
         families: String,
@@ -154,14 +158,23 @@ impl Allocator {
 
     fn problem(&self, pool: &Pool) -> Option<PoolProblem> {
         for (i, first) in pool.ranges.iter().enumerate() {
-            if let Some(second) = pool.ranges[i + 1..].iter().find(|other| other.overlaps(first)) {
-                return Some(PoolProblem::OverlapsItself { first: *first, second: *second });
+            if let Some(second) = pool.ranges[i + 1..]
+                .iter()
+                .find(|other| other.overlaps(first))
+            {
+                return Some(PoolProblem::OverlapsItself {
+                    first: *first,
+                    second: *second,
+                });
             }
         }
         self.pools.values().find_map(|other| {
             pool.ranges.iter().find_map(|range| {
-                let other_range =
-                    other.pool.ranges.iter().find(|other_range| other_range.overlaps(range))?;
+                let other_range = other
+                    .pool
+                    .ranges
+                    .iter()
+                    .find(|other_range| other_range.overlaps(range))?;
                 Some(PoolProblem::Overlap {
                     range: *range,
                     other: other.pool.name.clone(),
@@ -178,7 +191,9 @@ impl Allocator {
 
     /// How much of each pool in force is in use.
     pub fn usage(&self) -> impl Iterator<Item = (&str, Usage)> {
-        self.pools.iter().map(|(name, stocked)| (name.as_str(), stocked.usage()))
+        self.pools
+            .iter()
+            .map(|(name, stocked)| (name.as_str(), stocked.usage()))
     }
 
     /// The addresses that a Service holds.
@@ -196,14 +211,22 @@ impl Allocator {
     ) -> Result<(), Taken> {
         for address in addresses {
             if let Some(holder) = self.holders.get(address).filter(|holder| holder.uid != uid) {
-                return Err(Taken { address: *address, holder: holder.key.clone() });
+                return Err(Taken {
+                    address: *address,
+                    holder: holder.key.clone(),
+                });
             }
         }
         self.release(uid);
         for address in addresses {
-            let holder = Holder { uid: uid.to_owned(), key: key.clone() };
+            let holder = Holder {
+                uid: uid.to_owned(),
+                key: key.clone(),
+            };
             self.holders.insert(*address, holder);
-            self.pools.values_mut().for_each(|stocked| stocked.take(address));
+            self.pools
+                .values_mut()
+                .for_each(|stocked| stocked.take(address));
         }
         if !addresses.is_empty() {
             self.held.insert(uid.to_owned(), addresses.to_vec());
@@ -215,7 +238,9 @@ impl Allocator {
     pub fn release(&mut self, uid: &str) {
         for address in self.held.remove(uid).unwrap_or_default() {
             self.holders.remove(&address);
-            self.pools.values_mut().for_each(|stocked| stocked.give(&address));
+            self.pools
+                .values_mut()
+                .for_each(|stocked| stocked.give(&address));
         }
     }
 
@@ -254,7 +279,10 @@ impl Allocator {
     fn keep(&self, service: &ServiceRequest, held: &[IpAddr]) -> Option<Decision> {
         let requested = &service.requested_addresses;
         let family_held = |family: IpFamily| held.iter().any(|ip| IpFamily::of(ip) == family);
-        let complete = service.ip_families.iter().all(|family| family_held(*family));
+        let complete = service
+            .ip_families
+            .iter()
+            .all(|family| family_held(*family));
         let pools: Vec<Option<String>> = held.iter().map(|ip| self.pool_of(ip)).collect();
         // One that prefers two families keeps one only while its pool has no
         // more to give.
@@ -263,7 +291,9 @@ impl Allocator {
                 && !self.could_gain(service, &pools, family_held);
         let fits = !held.is_empty()
             && enough
-            && held.iter().all(|ip| service.ip_families.contains(&IpFamily::of(ip)))
+            && held
+                .iter()
+                .all(|ip| service.ip_families.contains(&IpFamily::of(ip)))
             && requested.iter().all(|ip| held.contains(ip))
             && service
                 .requested_pool
@@ -278,12 +308,18 @@ impl Allocator {
         pools: &[Option<String>],
         family_held: impl Fn(IpFamily) -> bool,
     ) -> bool {
-        let Some(Some(name)) = pools.first() else { return false };
+        let Some(Some(name)) = pools.first() else {
+            return false;
+        };
         service
             .ip_families
             .iter()
             .filter(|family| !family_held(**family))
-            .any(|family| self.pools.get(name).is_some_and(|pool| pool.first(*family).is_some()))
+            .any(|family| {
+                self.pools
+                    .get(name)
+                    .is_some_and(|pool| pool.first(*family).is_some())
+            })
     }
 
     fn decide_requested(&self, service: &ServiceRequest) -> Result<Decision, AllocationError> {
@@ -294,7 +330,10 @@ impl Allocator {
             && pool.as_ref() != Some(wanted)
         {
             self.named(wanted, service)?;
-            return Err(AllocationError::NotInPool { address: first, pool: wanted.clone() });
+            return Err(AllocationError::NotInPool {
+                address: first,
+                pool: wanted.clone(),
+            });
         }
         let outside = || AllocationError::OutsidePools { address: first };
         let name = pool.ok_or_else(outside)?;
@@ -303,7 +342,10 @@ impl Allocator {
             if !stocked.pool.contains(address) {
                 let pool = name.clone();
                 return Err(if self.pool_of(address).is_some() {
-                    AllocationError::NotInPool { address: *address, pool }
+                    AllocationError::NotInPool {
+                        address: *address,
+                        pool,
+                    }
                 } else {
                     AllocationError::OutsidePools { address: *address }
                 });
@@ -336,24 +378,36 @@ impl Allocator {
         let mut pools: Vec<&Pool> = self
             .pools
             .values()
-            .filter(|stocked| service.ip_families.iter().any(|family| stocked.has(*family)))
+            .filter(|stocked| {
+                service
+                    .ip_families
+                    .iter()
+                    .any(|family| stocked.has(*family))
+            })
             .map(|stocked| &stocked.pool)
             .filter(|pool| pool.auto_assign && pool.admission.admits(service))
             .collect();
         pools.sort_by(|a, b| a.rank().cmp(&b.rank()));
         if pools.is_empty() {
-            return Err(AllocationError::NoPool { families: families(&service.ip_families) });
+            return Err(AllocationError::NoPool {
+                families: families(&service.ip_families),
+            });
         }
         Ok(pools.into_iter().map(|pool| pool.name.clone()).collect())
     }
 
     fn named(&self, name: &str, service: &ServiceRequest) -> Result<&Stocked, AllocationError> {
-        let stocked = self.pools.get(name).ok_or_else(|| AllocationError::UnknownPool {
-            pool: name.to_owned(),
-            refused: self.refused.contains_key(name),
-        })?;
+        let stocked = self
+            .pools
+            .get(name)
+            .ok_or_else(|| AllocationError::UnknownPool {
+                pool: name.to_owned(),
+                refused: self.refused.contains_key(name),
+            })?;
         if !stocked.pool.admission.admits(service) {
-            return Err(AllocationError::NotAdmitted { pool: name.to_owned() });
+            return Err(AllocationError::NotAdmitted {
+                pool: name.to_owned(),
+            });
         }
         Ok(stocked)
     }
@@ -381,16 +435,23 @@ impl Allocator {
             })
             .collect();
         let pool = Some(name.to_owned());
-        Some(ordered(service, addresses?.into_iter().map(|ip| (ip, pool.clone()))))
+        Some(ordered(
+            service,
+            addresses?.into_iter().map(|ip| (ip, pool.clone())),
+        ))
     }
 
     fn nothing_left(&self, service: &ServiceRequest, candidates: &[String]) -> AllocationError {
         let wanted = &service.ip_families;
         let all = |family: &IpFamily| {
-            candidates.iter().any(|name| self.pools.get(name).is_some_and(|p| p.has(*family)))
+            candidates
+                .iter()
+                .any(|name| self.pools.get(name).is_some_and(|p| p.has(*family)))
         };
         if !wanted.iter().all(all) {
-            return AllocationError::NoPool { families: families(wanted) };
+            return AllocationError::NoPool {
+                families: families(wanted),
+            };
         }
         let names: Vec<String> = candidates.iter().map(|name| format!("{name:?}")).collect();
         AllocationError::Exhausted {
@@ -419,10 +480,20 @@ fn check_request(service: &ServiceRequest) -> Result<(), AllocationError> {
     for (i, first) in requested.iter().enumerate() {
         let family = IpFamily::of(first);
         if !service.ip_families.contains(&family) {
-            return Err(AllocationError::WrongFamily { address: *first, family });
+            return Err(AllocationError::WrongFamily {
+                address: *first,
+                family,
+            });
         }
-        if let Some(second) = requested[i + 1..].iter().find(|ip| IpFamily::of(ip) == family) {
-            return Err(AllocationError::TwoOfOneFamily { first: *first, second: *second, family });
+        if let Some(second) = requested[i + 1..]
+            .iter()
+            .find(|ip| IpFamily::of(ip) == family)
+        {
+            return Err(AllocationError::TwoOfOneFamily {
+                first: *first,
+                second: *second,
+                family,
+            });
         }
     }
     Ok(())
@@ -434,13 +505,22 @@ fn ordered(
     addresses: impl Iterator<Item = (IpAddr, Option<String>)>,
 ) -> Decision {
     let mut addresses: Vec<_> = addresses.collect();
-    let place = |ip: &IpAddr| service.ip_families.iter().position(|f| *f == IpFamily::of(ip));
+    let place = |ip: &IpAddr| {
+        service
+            .ip_families
+            .iter()
+            .position(|f| *f == IpFamily::of(ip))
+    };
     addresses.sort_by_key(|(ip, _)| place(ip));
     Decision { addresses }
 }
 
 fn families(families: &[IpFamily]) -> String {
-    families.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+    families
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" and ")
 }
 
 #[cfg(test)]

@@ -17,7 +17,10 @@ pub(crate) struct Free {
 impl Free {
     /// All of them.
     pub(crate) fn all(range: AddressRange) -> Self {
-        Self { range, intervals: BTreeMap::from([(0, range.size() - 1)]) }
+        Self {
+            range,
+            intervals: BTreeMap::from([(0, range.size() - 1)]),
+        }
     }
 
     pub(crate) const fn range(&self) -> &AddressRange {
@@ -26,8 +29,12 @@ impl Free {
 
     /// Takes an address out, if it is in the range and free.
     pub(crate) fn take(&mut self, address: &IpAddr) {
-        let Some(offset) = self.offset(address) else { return };
-        let Some((&first, &last)) = self.intervals.range(..=offset).next_back() else { return };
+        let Some(offset) = self.offset(address) else {
+            return;
+        };
+        let Some((&first, &last)) = self.intervals.range(..=offset).next_back() else {
+            return;
+        };
         if offset > last {
             return;
         }
@@ -67,8 +74,14 @@ impl Free {
 
     /// Puts an address back.
     pub(crate) fn give(&mut self, address: &IpAddr) {
-        let Some(offset) = self.offset(address) else { return };
-        let before = self.intervals.range(..=offset).next_back().map(|(a, b)| (*a, *b));
+        let Some(offset) = self.offset(address) else {
+            return;
+        };
+        let before = self
+            .intervals
+            .range(..=offset)
+            .next_back()
+            .map(|(a, b)| (*a, *b));
         if before.is_some_and(|(_, last)| offset <= last) {
             return;
         }

@@ -68,9 +68,7 @@ impl Pool {
 
     pub(crate) fn usable(&self, address: &IpAddr) -> bool {
         match address {
-            IpAddr::V4(address) if self.avoid_buggy_ips => {
-                !matches!(address.octets()[3], 0 | 255)
-            }
+            IpAddr::V4(address) if self.avoid_buggy_ips => !matches!(address.octets()[3], 0 | 255),
             _ => true,
         }
     }
@@ -80,7 +78,9 @@ impl Pool {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PoolProblem {
     /// It shares addresses with an older pool.
-    #[error("{range} overlaps {other_range} of pool {other:?}, which is older; the whole pool is left out until they are apart")]
+    #[error(
+        "{range} overlaps {other_range} of pool {other:?}, which is older; the whole pool is left out until they are apart"
+    )]
     Overlap {
         /// Its range.
         range: AddressRange,
@@ -123,7 +123,11 @@ pub(crate) struct Stocked {
 impl Stocked {
     pub(crate) fn new(pool: Pool) -> Self {
         let free = pool.ranges.iter().copied().map(Free::all).collect();
-        Self { pool, free, assigned: [0, 0] }
+        Self {
+            pool,
+            free,
+            assigned: [0, 0],
+        }
     }
 
     pub(crate) fn take(&mut self, address: &IpAddr) {
@@ -141,7 +145,10 @@ impl Stocked {
     }
 
     pub(crate) fn has(&self, family: IpFamily) -> bool {
-        self.pool.ranges.iter().any(|range| range.family() == family)
+        self.pool
+            .ranges
+            .iter()
+            .any(|range| range.family() == family)
     }
 
     pub(crate) fn first(&self, family: IpFamily) -> Option<IpAddr> {

@@ -52,7 +52,9 @@ mod tests {
             at += 1;
             match code {
                 LDH => match frame.get(offset..offset + 2) {
-                    Some(bytes) => accumulator = u32::from(u16::from_be_bytes([bytes[0], bytes[1]])),
+                    Some(bytes) => {
+                        accumulator = u32::from(u16::from_be_bytes([bytes[0], bytes[1]]))
+                    }
                     None => return false,
                 },
                 LDB => match frame.get(offset) {
@@ -83,8 +85,18 @@ mod tests {
 
     #[test]
     fn only_neighbor_messages_pass_the_other() {
-        for (icmp, passes) in [(133, false), (134, false), (135, true), (136, true), (137, false)] {
-            assert_eq!(accepts(NEIGHBOR_DISCOVERY, &frame(0x86dd, 58, icmp)), passes, "{icmp}");
+        for (icmp, passes) in [
+            (133, false),
+            (134, false),
+            (135, true),
+            (136, true),
+            (137, false),
+        ] {
+            assert_eq!(
+                accepts(NEIGHBOR_DISCOVERY, &frame(0x86dd, 58, icmp)),
+                passes,
+                "{icmp}"
+            );
         }
         assert!(!accepts(NEIGHBOR_DISCOVERY, &frame(0x86dd, 6, 135)));
         assert!(!accepts(NEIGHBOR_DISCOVERY, &frame(0x0800, 58, 135)));

@@ -20,7 +20,10 @@ impl Groups {
     pub fn new() -> io::Result<Self> {
         // Never bound: it receives nothing and only holds memberships.
         let socket = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
-        Ok(Self { socket, joined: HashMap::new() })
+        Ok(Self {
+            socket,
+            joined: HashMap::new(),
+        })
     }
 
     /// Joins a group on the interface with this index; joining twice needs
@@ -39,7 +42,9 @@ impl Groups {
 
     /// Leaves a group.
     pub fn leave(&mut self, interface: u32, group: Ipv6Addr) {
-        let Some(count) = self.joined.get_mut(&(interface, group)) else { return };
+        let Some(count) = self.joined.get_mut(&(interface, group)) else {
+            return;
+        };
         *count -= 1;
         if *count == 0 {
             self.joined.remove(&(interface, group));

@@ -34,7 +34,10 @@ pub enum LinkError {
 
 /// An interface as far as announcing cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the kernel's")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the kernel's"
+)]
 pub struct Interface {
     /// `ifindex`.
     pub index: u32,
@@ -62,7 +65,9 @@ impl Interface {
 
     /// Whether `address` lies in one of its subnets.
     pub fn reaches(&self, address: &IpAddr) -> bool {
-        self.addresses.iter().any(|(own, length)| same_subnet(own, address, *length))
+        self.addresses
+            .iter()
+            .any(|(own, length)| same_subnet(own, address, *length))
     }
 }
 
@@ -89,9 +94,7 @@ fn same_subnet(a: &IpAddr, b: &IpAddr, length: u8) -> bool {
 /// A view of all interfaces that is told when it is out of date.
 pub struct Links {
     handle: Handle,
-    news: Box<
-        dyn Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)> + Send + Unpin,
-    >,
+    news: Box<dyn Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)> + Send + Unpin>,
 }
 
 impl std::fmt::Debug for Links {
@@ -111,7 +114,10 @@ impl Links {
         ])
         .map_err(LinkError::Open)?;
         tokio::spawn(connection);
-        Ok(Self { handle, news: Box::new(news) })
+        Ok(Self {
+            handle,
+            news: Box::new(news),
+        })
     }
 
     /// Returns when something has changed.
@@ -139,7 +145,9 @@ impl Links {
             if let (Some(interface), Some(address)) =
                 (interfaces.get_mut(&message.header.index), address(&message))
             {
-                interface.addresses.push((address, message.header.prefix_len));
+                interface
+                    .addresses
+                    .push((address, message.header.prefix_len));
             }
         }
         Ok(interfaces)
@@ -175,11 +183,14 @@ fn interface(link: &LinkMessage) -> Interface {
 /// The interface's own address; the peer's is another attribute.
 fn address(message: &AddressMessage) -> Option<IpAddr> {
     let find = |local: bool| {
-        message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) if local => Some(*address),
-            AddressAttribute::Address(address) if !local => Some(*address),
-            _ => None,
-        })
+        message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Local(address) if local => Some(*address),
+                AddressAttribute::Address(address) if !local => Some(*address),
+                _ => None,
+            })
     };
     find(true).or_else(|| find(false))
 }
@@ -197,7 +208,10 @@ mod tests {
             no_arp: false,
             loopback: false,
             enslaved: false,
-            addresses: addresses.iter().map(|(ip, len)| (ip.parse().unwrap(), *len)).collect(),
+            addresses: addresses
+                .iter()
+                .map(|(ip, len)| (ip.parse().unwrap(), *len))
+                .collect(),
         }
     }
 

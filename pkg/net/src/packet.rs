@@ -16,7 +16,9 @@ use crate::filter::Instruction;
 
 /// A packet socket could not be opened.
 #[derive(Debug, Error)]
-#[error("cannot open a packet socket on interface {interface}: {step}; the process needs the capability NET_RAW")]
+#[error(
+    "cannot open a packet socket on interface {interface}: {step}; the process needs the capability NET_RAW"
+)]
 pub struct PacketError {
     /// Index of the interface.
     pub interface: u32,
@@ -40,26 +42,44 @@ impl PacketSocket {
         ethertype: u16,
         filter: &[Instruction],
     ) -> Result<Self, PacketError> {
-        let failed = |step| move |source| PacketError { interface, step, source };
+        let failed = |step| {
+            move |source| PacketError {
+                interface,
+                step,
+                source,
+            }
+        };
         // Protocol 0: no frame arrives before the filter is in place.
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))
             .map_err(failed("opening"))?;
-        socket.set_nonblocking(true).map_err(failed("setting non-blocking"))?;
-        let program: Vec<SockFilter> =
-            filter.iter().map(|(code, jt, jf, k)| SockFilter::new(*code, *jt, *jf, *k)).collect();
-        socket.attach_filter(&program).map_err(failed("attaching the filter"))?;
+        socket
+            .set_nonblocking(true)
+            .map_err(failed("setting non-blocking"))?;
+        let program: Vec<SockFilter> = filter
+            .iter()
+            .map(|(code, jt, jf, k)| SockFilter::new(*code, *jt, *jf, *k))
+            .collect();
+        socket
+            .attach_filter(&program)
+            .map_err(failed("attaching the filter"))?;
         ignore_outgoing(&socket).map_err(failed("ignoring our own frames"))?;
         let address = link_address(interface, ethertype).map_err(failed("making its address"))?;
         socket.bind(&address).map_err(failed("binding"))?;
         // SAFETY: the socket is owned by the AsyncFd for all of its life, is
         // never replaced, and its descriptor is not closed before it.
         let registered = unsafe { AsyncFd::register(socket) };
-        registered.map(Self).map_err(|error| failed("registering")(error.into()))
+        registered
+            .map(Self)
+            .map_err(|error| failed("registering")(error.into()))
     }
 
     /// Receives a frame; a longer one than `buffer` is cut.
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.async_io(Interest::READABLE, |mut socket: &Socket| socket.read(buffer)).await
+        self.0
+            .async_io(Interest::READABLE, |mut socket: &Socket| {
+                socket.read(buffer)
+            })
+            .await
     }
 
     /// Receives a frame if one is there.
@@ -69,7 +89,11 @@ impl PacketSocket {
 
     /// Sends a frame.
     pub async fn send(&self, frame: &[u8]) -> io::Result<usize> {
-        self.0.async_io(Interest::WRITABLE, |mut socket: &Socket| socket.write(frame)).await
+        self.0
+            .async_io(Interest::WRITABLE, |mut socket: &Socket| {
+                socket.write(frame)
+            })
+            .await
     }
 }
 
@@ -87,7 +111,11 @@ fn ignore_outgoing(socket: &Socket) -> io::Result<()> {
             length,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// A `sockaddr_ll` for all frames of one type on one interface.

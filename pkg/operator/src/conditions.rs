@@ -38,9 +38,10 @@ pub(crate) fn change(service: &Service, verdict: &Verdict) -> Option<StatusChang
     if !news && request::current(service) == verdict.ingress {
         return None;
     }
-    let transition = old
-        .filter(|old| old.status == status)
-        .map_or_else(|| Time(Timestamp::now()), |old| old.last_transition_time.clone());
+    let transition = old.filter(|old| old.status == status).map_or_else(
+        || Time(Timestamp::now()),
+        |old| old.last_transition_time.clone(),
+    );
     let condition = Condition {
         type_: CONDITION_LOAD_BALANCER_READY.into(),
         status: status.into(),
@@ -134,7 +135,11 @@ mod tests {
         assert!(first.news);
         let service = apply(&service, &first);
         assert!(change(&service, &verdict()).is_none());
-        let full = Verdict { ready: false, reason: "PoolExhausted", ..verdict() };
+        let full = Verdict {
+            ready: false,
+            reason: "PoolExhausted",
+            ..verdict()
+        };
         assert!(change(&service, &full).unwrap().news);
     }
 
@@ -146,10 +151,30 @@ mod tests {
         }]}}))
         .unwrap();
         let service = apply(&service, &change(&service, &verdict()).unwrap());
-        assert_eq!(service.status.as_ref().unwrap().conditions.as_ref().unwrap().len(), 2);
+        assert_eq!(
+            service
+                .status
+                .as_ref()
+                .unwrap()
+                .conditions
+                .as_ref()
+                .unwrap()
+                .len(),
+            2
+        );
         let service = apply(&service, &removal(&service).unwrap());
         assert!(ours(&service).is_none());
-        assert_eq!(service.status.as_ref().unwrap().conditions.as_ref().unwrap().len(), 1);
+        assert_eq!(
+            service
+                .status
+                .as_ref()
+                .unwrap()
+                .conditions
+                .as_ref()
+                .unwrap()
+                .len(),
+            1
+        );
         assert!(removal(&service).is_none());
     }
 }

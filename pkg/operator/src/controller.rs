@@ -128,10 +128,20 @@ impl Controller {
     /// in it, which may not be true of the stores.
     async fn adopt(&mut self) -> Result<(), OperatorError> {
         let api: Api<Service> = Api::all(self.client.clone());
-        let mut services =
-            api.list(&ListParams::default()).await.map_err(OperatorError::Start)?.items;
+        let mut services = api
+            .list(&ListParams::default())
+            .await
+            .map_err(OperatorError::Start)?
+            .items;
         services.sort_by_key(|service| {
-            (service.metadata.creation_timestamp.as_ref().map(|time| time.0), service.uid())
+            (
+                service
+                    .metadata
+                    .creation_timestamp
+                    .as_ref()
+                    .map(|time| time.0),
+                service.uid(),
+            )
         });
         if let Some(pools) = self.addresses.clone() {
             self.pools.feed(&self.stores.pools.state(), pools.as_ref());
@@ -141,9 +151,14 @@ impl Controller {
         }
         let now = Instant::now();
         for service in &services {
-            let balancer =
-                service.spec.as_ref().is_some_and(|s| s.type_.as_deref() == Some("LoadBalancer"));
-            let marked = service.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+            let balancer = service
+                .spec
+                .as_ref()
+                .is_some_and(|s| s.type_.as_deref() == Some("LoadBalancer"));
+            let marked = service
+                .finalizers()
+                .iter()
+                .any(|finalizer| finalizer == FINALIZER)
                 || conditions::ours(service).is_some();
             if balancer || marked {
                 self.queue.add(key_of(service), now);
@@ -156,7 +171,9 @@ impl Controller {
     }
 
     fn adopt_addresses(&mut self, service: &Service, pools: &dyn AddressPools) {
-        let Some(provider) = self.context.provider_name(service) else { return };
+        let Some(provider) = self.context.provider_name(service) else {
+            return;
+        };
         let key = key_of(service);
         let uid = service.uid().unwrap_or_default();
         let addresses: Vec<IpAddr> = convert::vips(service).collect();
@@ -181,9 +198,13 @@ impl Controller {
         {
             let context = self.context.clone();
             let tracked = self.tracked.get(&key).cloned();
-            self.workers.spawn(async move { context.reconcile(key, tracked).await });
+            self.workers
+                .spawn(async move { context.reconcile(key, tracked).await });
         }
-        self.context.metrics.queue.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
+        self.context
+            .metrics
+            .queue
+            .set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
     }
 
     fn finished(&mut self, report: Report) {
@@ -218,7 +239,8 @@ impl Controller {
             Change::Services => self.everything(),
             Change::Pools => {
                 if let Some(addresses) = &self.addresses {
-                    self.pools.feed(&self.stores.pools.state(), addresses.as_ref());
+                    self.pools
+                        .feed(&self.stores.pools.state(), addresses.as_ref());
                 }
                 self.everything();
                 self.pools_soon();
@@ -239,7 +261,10 @@ impl Controller {
     fn everything(&mut self) {
         let now = Instant::now();
         let services = self.stores.services.state();
-        let keys = services.iter().map(|service| key_of(service)).chain(self.tracked.keys().cloned());
+        let keys = services
+            .iter()
+            .map(|service| key_of(service))
+            .chain(self.tracked.keys().cloned());
         for key in keys.collect::<HashSet<_>>() {
             self.queue.add(key, now);
         }
@@ -247,8 +272,13 @@ impl Controller {
 
     /// Nodes as far as load balancers outside the cluster care.
     fn relevant_nodes(&self) -> Vec<Node> {
-        let mut nodes: Vec<Node> =
-            self.stores.nodes.state().iter().map(|node| convert::node(node)).collect();
+        let mut nodes: Vec<Node> = self
+            .stores
+            .nodes
+            .state()
+            .iter()
+            .map(|node| convert::node(node))
+            .collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         nodes
     }
@@ -285,12 +315,18 @@ impl Controller {
     }
 
     async fn pools_if_due(&mut self) {
-        let Some(addresses) = &self.addresses else { return };
+        let Some(addresses) = &self.addresses else {
+            return;
+        };
         if self.pools_due.is_none_or(|due| due > Instant::now()) {
             return;
         }
         self.pools_due = None;
-        if !self.pools.write(&self.stores.pools.state(), addresses.as_ref()).await {
+        if !self
+            .pools
+            .write(&self.stores.pools.state(), addresses.as_ref())
+            .await
+        {
             self.pools_soon();
         }
     }

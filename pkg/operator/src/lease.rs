@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{Api, ObjectMeta, PostParams};
 use kube::Client;
+use kube::api::{Api, ObjectMeta, PostParams};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -74,7 +74,9 @@ impl Record {
             holder: spec.holder_identity.clone().unwrap_or_default(),
             // Anybody may write nonsense into a lease.
             duration: Duration::from_secs(
-                spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(0),
+                spec.lease_duration_seconds
+                    .and_then(|s| u64::try_from(s).ok())
+                    .unwrap_or(0),
             ),
             renewed: spec.renew_time.as_ref().map(|time| time.0),
             transitions: spec.lease_transitions.unwrap_or(0),
@@ -100,7 +102,9 @@ struct Elector {
 
 impl Elector {
     fn step(&mut self, now: Instant, record: Option<Record>) -> Step {
-        let Some(record) = record else { return Step::Take };
+        let Some(record) = record else {
+            return Step::Take;
+        };
         if record.holder.is_empty() || record.holder == self.identity {
             return Step::Take;
         }
@@ -142,7 +146,10 @@ pub async fn acquire(
     let fence = Fence::default();
     let mut keeper = Keeper {
         leases: Api::namespaced(client.clone(), &config.namespace),
-        elector: Elector { identity: config.identity.clone(), seen: None },
+        elector: Elector {
+            identity: config.identity.clone(),
+            seen: None,
+        },
         config: config.clone(),
         fence: fence.clone(),
         renewed: Instant::now(),
@@ -204,7 +211,9 @@ impl Keeper {
         if self.elector.step(Instant::now(), record.clone()) == Step::Wait {
             return Ok(false);
         }
-        let ours = record.as_ref().is_some_and(|record| record.holder == self.config.identity);
+        let ours = record
+            .as_ref()
+            .is_some_and(|record| record.holder == self.config.identity);
         let wall = MicroTime(Timestamp::now());
         let spec = LeaseSpec {
             holder_identity: Some(self.config.identity.clone()),
@@ -214,24 +223,32 @@ impl Keeper {
                 .filter(|_| ours)
                 .or_else(|| Some(wall.clone())),
             renew_time: Some(wall),
-            lease_transitions: Some(
-                record.map_or(0, |record| record.transitions.saturating_add(i32::from(!ours))),
-            ),
+            lease_transitions: Some(record.map_or(0, |record| {
+                record.transitions.saturating_add(i32::from(!ours))
+            })),
             ..LeaseSpec::default()
         };
         // Counted from before the request: the lease may have begun then.
         let before = Instant::now();
         let written = match current {
             Some(lease) => {
-                let lease = Lease { spec: Some(spec), ..lease };
-                self.leases.replace(&self.config.name, &PostParams::default(), &lease).await
+                let lease = Lease {
+                    spec: Some(spec),
+                    ..lease
+                };
+                self.leases
+                    .replace(&self.config.name, &PostParams::default(), &lease)
+                    .await
             }
             None => {
                 let metadata = ObjectMeta {
                     name: Some(self.config.name.clone()),
                     ..ObjectMeta::default()
                 };
-                let lease = Lease { metadata, spec: Some(spec) };
+                let lease = Lease {
+                    metadata,
+                    spec: Some(spec),
+                };
                 self.leases.create(&PostParams::default(), &lease).await
             }
         };
@@ -248,16 +265,22 @@ impl Keeper {
     }
 
     async fn release(&self) {
-        let Ok(Some(mut lease)) = self.leases.get_opt(&self.config.name).await else { return };
-        let Some(spec) = lease.spec.as_mut() else { return };
+        let Ok(Some(mut lease)) = self.leases.get_opt(&self.config.name).await else {
+            return;
+        };
+        let Some(spec) = lease.spec.as_mut() else {
+            return;
+        };
         if spec.holder_identity.as_ref() != Some(&self.config.identity) {
             return;
         }
         spec.holder_identity = Some(String::new());
         spec.lease_duration_seconds = Some(1);
         spec.renew_time = Some(MicroTime(Timestamp::now()));
-        if let Err(error) =
-            self.leases.replace(&self.config.name, &PostParams::default(), &lease).await
+        if let Err(error) = self
+            .leases
+            .replace(&self.config.name, &PostParams::default(), &lease)
+            .await
         {
             tracing::warn!(%error, "giving the leader lease back");
         }
@@ -278,7 +301,13 @@ mod tests {
     }
 
     fn elector() -> (Elector, Instant) {
-        (Elector { identity: "me".into(), seen: None }, Instant::now())
+        (
+            Elector {
+                identity: "me".into(),
+                seen: None,
+            },
+            Instant::now(),
+        )
     }
 
     #[test]
@@ -296,7 +325,10 @@ mod tests {
         assert_eq!(elector.step(now, record("other", 0)), Step::Wait);
         let almost = now + Duration::from_millis(14_999);
         assert_eq!(elector.step(almost, record("other", 0)), Step::Wait);
-        assert_eq!(elector.step(now + Duration::from_secs(15), record("other", 0)), Step::Take);
+        assert_eq!(
+            elector.step(now + Duration::from_secs(15), record("other", 0)),
+            Step::Take
+        );
     }
 
     #[test]
@@ -305,8 +337,14 @@ mod tests {
         elector.step(now, record("other", 0));
         let later = now + Duration::from_secs(14);
         assert_eq!(elector.step(later, record("other", 1)), Step::Wait);
-        assert_eq!(elector.step(later + Duration::from_secs(14), record("other", 1)), Step::Wait);
-        assert_eq!(elector.step(later + Duration::from_secs(15), record("other", 1)), Step::Take);
+        assert_eq!(
+            elector.step(later + Duration::from_secs(14), record("other", 1)),
+            Step::Wait
+        );
+        assert_eq!(
+            elector.step(later + Duration::from_secs(15), record("other", 1)),
+            Step::Take
+        );
     }
 
     #[test]
@@ -316,6 +354,9 @@ mod tests {
         fence.set(Some(Instant::now() + Duration::from_secs(60)));
         assert!(fence.holds());
         fence.set(Some(Instant::now()));
-        assert!(!fence.holds(), "a leader that was paused past its deadline writes nothing");
+        assert!(
+            !fence.holds(),
+            "a leader that was paused past its deadline writes nothing"
+        );
     }
 }

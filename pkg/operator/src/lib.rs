@@ -28,8 +28,8 @@ use herald_ipam::AddressPools;
 use herald_provider::DynProvider;
 use herald_telemetry::Health;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, ListParams};
 use kube::Client;
+use kube::api::{Api, ListParams};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -110,7 +110,10 @@ fn joined(kept: Result<Result<(), LeaseError>, tokio::task::JoinError>) -> Resul
 /// A wrong selector would otherwise only show as a list that never comes.
 async fn check_node_selector(client: &Client, selector: &str) -> Result<(), OperatorError> {
     let nodes: Api<Node> = Api::all(client.clone());
-    match nodes.list(&ListParams::default().labels(selector).limit(1)).await {
+    match nodes
+        .list(&ListParams::default().labels(selector).limit(1))
+        .await
+    {
         Err(kube::Error::Api(status)) if status.code == 400 => Err(OperatorError::NodeSelector {
             selector: selector.to_owned(),
             message: status.message.clone(),

@@ -63,8 +63,16 @@ impl OperatorMetrics {
             metrics.allocations.clone(),
         );
         let operator = registry.sub_registry_with_prefix("herald_operator");
-        operator.register("leader", "1 on the replica that leads", metrics.leader.clone());
-        operator.register("queue_length", "Services that wait their turn", metrics.queue.clone());
+        operator.register(
+            "leader",
+            "1 on the replica that leads",
+            metrics.leader.clone(),
+        );
+        operator.register(
+            "queue_length",
+            "Services that wait their turn",
+            metrics.queue.clone(),
+        );
         operator.register(
             "reconcile_seconds",
             "Time to bring one Service to its desired state",

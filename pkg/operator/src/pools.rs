@@ -25,7 +25,10 @@ pub(crate) struct Problem {
 pub(crate) fn parse(objects: &[Arc<IPAddressPool>]) -> (Vec<Pool>, BTreeMap<String, Problem>) {
     let mut pools = Vec::new();
     let mut problems = BTreeMap::new();
-    for object in objects.iter().filter(|object| object.metadata.deletion_timestamp.is_none()) {
+    for object in objects
+        .iter()
+        .filter(|object| object.metadata.deletion_timestamp.is_none())
+    {
         match parse_one(object) {
             Ok(pool) => pools.push(pool),
             Err(problem) => {
@@ -68,9 +71,13 @@ fn parse_one(object: &IPAddressPool) -> Result<Pool, Problem> {
         ranges,
         auto_assign: spec.auto_assign,
         avoid_buggy_ips: spec.avoid_buggy_ips,
-        priority: allocation.as_ref().map(|allocation| allocation.priority),
+        priority: allocation
+            .as_ref()
+            .map(|allocation| u32::try_from(allocation.priority).unwrap_or(0)),
         admission: Admission::new(move |service| {
-            allocation.as_ref().is_none_or(|allocation| admits(allocation, service))
+            allocation
+                .as_ref()
+                .is_none_or(|allocation| admits(allocation, service))
         }),
     })
 }
@@ -105,7 +112,13 @@ impl PoolKeeper {
         writer: Writer,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { client, namespace, writer, metrics, problems: BTreeMap::new() }
+        Self {
+            client,
+            namespace,
+            writer,
+            metrics,
+            problems: BTreeMap::new(),
+        }
     }
 
     /// Gives the pools to the provider.
@@ -130,7 +143,10 @@ impl PoolKeeper {
             let used = usage.get(&name).copied().unwrap_or_default();
             let problem = self.problems.get(&name).cloned().or_else(|| {
                 let refusal = addresses.refusal(&name)?;
-                Some(Problem { reason: "Overlap", message: refusal.to_string() })
+                Some(Problem {
+                    reason: "Overlap",
+                    message: refusal.to_string(),
+                })
             });
             match self.write_one(object, used, problem).await {
                 Ok(()) => {}
@@ -161,10 +177,20 @@ impl PoolKeeper {
             status: if problem.is_none() { "True" } else { "False" }.into(),
             observed_generation: object.metadata.generation,
             last_transition_time: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-            reason: problem.as_ref().map_or("Accepted", |problem| problem.reason).into(),
-            message: problem.as_ref().map(|problem| problem.message.clone()).unwrap_or_default(),
+            reason: problem
+                .as_ref()
+                .map_or("Accepted", |problem| problem.reason)
+                .into(),
+            message: problem
+                .as_ref()
+                .map(|problem| problem.message.clone())
+                .unwrap_or_default(),
         };
-        let before = status.conditions.iter().find(|c| c.type_ == CONDITION_VALID).cloned();
+        let before = status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == CONDITION_VALID)
+            .cloned();
         set_condition(&mut status.conditions, condition.clone());
         if object.status.as_ref() == Some(&status) {
             return Ok(());
@@ -180,7 +206,9 @@ impl PoolKeeper {
         });
         if let (true, Some(problem)) = (news, problem) {
             let about = object.object_ref(&());
-            self.writer.event(&about, true, problem.reason, &problem.message).await;
+            self.writer
+                .event(&about, true, problem.reason, &problem.message)
+                .await;
         }
         Ok(())
     }
@@ -194,7 +222,11 @@ impl PoolKeeper {
                 ("IPv6", "assigned", usage.assigned_v6),
                 ("IPv6", "available", usage.available_v6),
             ] {
-                let label = PoolLabel { pool: pool.clone(), family, state };
+                let label = PoolLabel {
+                    pool: pool.clone(),
+                    family,
+                    state,
+                };
                 self.metrics
                     .pool_addresses
                     .get_or_create(&label)
@@ -225,6 +257,10 @@ mod tests {
         ]);
         assert_eq!(pools.len(), 1);
         assert_eq!(problems["bad"].reason, "InvalidAddresses");
-        assert!(problems["bad"].message.contains("upside down"), "{}", problems["bad"].message);
+        assert!(
+            problems["bad"].message.contains("upside down"),
+            "{}",
+            problems["bad"].message
+        );
     }
 }

@@ -81,7 +81,11 @@ impl Queue {
 
     fn finish(&mut self, key: &ServiceKey, now: Instant, next: Option<Instant>) {
         self.working.remove(key);
-        let next = if self.again.remove(key) { Some(now) } else { next };
+        let next = if self.again.remove(key) {
+            Some(now)
+        } else {
+            next
+        };
         if let Some(when) = next {
             self.add(key.clone(), when);
         }

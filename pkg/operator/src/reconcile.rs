@@ -88,20 +88,29 @@ impl Context {
         if let Err(next) = self.attempt(&mut report).await {
             report.next = next;
         }
-        self.metrics.reconcile_seconds.observe(begin.elapsed().as_secs_f64());
+        self.metrics
+            .reconcile_seconds
+            .observe(begin.elapsed().as_secs_f64());
         report
     }
 
     async fn attempt(&self, report: &mut Report) -> Result<(), Next> {
         let service = self.find(&report.key).await?;
-        let owner = service.as_ref().map_or(Owner::Nobody, |service| self.owner(service));
+        let owner = service
+            .as_ref()
+            .map_or(Owner::Nobody, |service| self.owner(service));
         self.clear(report, service.as_ref(), &owner).await?;
-        let Some(service) = service else { return Ok(()) };
+        let Some(service) = service else {
+            return Ok(());
+        };
         match owner {
             Owner::Nobody => self.forget(&service).await,
             Owner::UnknownClass(class) => {
-                let known: Vec<&str> =
-                    self.providers.iter().map(|provider| provider.class()).collect();
+                let known: Vec<&str> = self
+                    .providers
+                    .iter()
+                    .map(|provider| provider.class())
+                    .collect();
                 let verdict = Verdict {
                     ingress: Vec::new(),
                     ready: false,
@@ -124,21 +133,28 @@ impl Context {
         if let Some(service) = self.services.get(&reference) {
             return Ok(Some((*service).clone()));
         }
-        self.writer.get(&key.namespace, &key.name).await.map_err(|error| {
-            tracing::warn!(service = %key, %error, "reading a Service");
-            Next::Failed(None)
-        })
+        self.writer
+            .get(&key.namespace, &key.name)
+            .await
+            .map_err(|error| {
+                tracing::warn!(service = %key, %error, "reading a Service");
+                Next::Failed(None)
+            })
     }
 
     fn owner(&self, service: &Service) -> Owner<'_> {
-        let Some(spec) = &service.spec else { return Owner::Nobody };
+        let Some(spec) = &service.spec else {
+            return Owner::Nobody;
+        };
         if spec.type_.as_deref() != Some("LoadBalancer")
             || service.metadata.deletion_timestamp.is_some()
         {
             return Owner::Nobody;
         }
         let find = |matches: &dyn Fn(&dyn DynProvider) -> bool| {
-            self.providers.iter().find(|provider| matches(provider.as_ref()))
+            self.providers
+                .iter()
+                .find(|provider| matches(provider.as_ref()))
         };
         let provider = match &spec.load_balancer_class {
             Some(class) => find(&|provider| provider.class() == class),
@@ -172,7 +188,9 @@ impl Context {
         service: Option<&Service>,
         owner: &Owner<'_>,
     ) -> Result<(), Next> {
-        let uid = service.and_then(|service| service.uid()).unwrap_or_default();
+        let uid = service
+            .and_then(|service| service.uid())
+            .unwrap_or_default();
         let stays = |name: &str, of: &str| {
             matches!(owner, Owner::Provider(provider) if provider.name() == name) && of == uid
         };
@@ -197,7 +215,10 @@ impl Context {
             );
         }
         for (provider, uid) in leaving {
-            let desired = Desired::Absent { key: report.key.clone(), uid };
+            let desired = Desired::Absent {
+                key: report.key.clone(),
+                uid,
+            };
             match self.drive(provider.as_ref(), &desired, false).await {
                 Outcome::Settled(_) => report.released = true,
                 Outcome::Failed(error) => return Err(self.failed(service, &error).await),
@@ -208,7 +229,11 @@ impl Context {
                 Outcome::Planned(_) => {}
             }
         }
-        if report.tracked.as_ref().is_some_and(|t| !stays(&t.provider, &t.uid)) {
+        if report
+            .tracked
+            .as_ref()
+            .is_some_and(|t| !stays(&t.provider, &t.uid))
+        {
             report.tracked = None;
         }
         Ok(())
@@ -219,13 +244,20 @@ impl Context {
         if service.metadata.deletion_timestamp.is_none()
             && let Some(change) = conditions::removal(service)
         {
-            self.writer.service_status(service, &change).await.map_err(|error| written(service, error))?;
+            self.writer
+                .service_status(service, &change)
+                .await
+                .map_err(|error| written(service, error))?;
             // The object has changed; the finalizer needs the new one.
             if has_finalizer(service) {
                 return Err(Next::Again);
             }
         }
-        self.writer.finalizer(service, false).await.map(drop).map_err(|error| written(service, error))
+        self.writer
+            .finalizer(service, false)
+            .await
+            .map(drop)
+            .map_err(|error| written(service, error))
     }
 
     async fn serve(
@@ -275,7 +307,9 @@ impl Context {
             },
             Outcome::Refused(refusal) => {
                 report.waiting = true;
-                let label = ReasonLabel { reason: refusal.reason.to_owned() };
+                let label = ReasonLabel {
+                    reason: refusal.reason.to_owned(),
+                };
                 self.metrics.reconcile_errors.get_or_create(&label).inc();
                 Verdict {
                     ingress: refusal.keep,
@@ -287,7 +321,9 @@ impl Context {
             Outcome::Failed(error) => return Err(self.failed(Some(&service), &error).await),
         };
         // What a change of the request gave back, another may wait for.
-        report.released |= current.iter().any(|ingress| !verdict.ingress.contains(ingress));
+        report.released |= current
+            .iter()
+            .any(|ingress| !verdict.ingress.contains(ingress));
         let newly_ready = verdict.ready
             && conditions::ours(&service).is_none_or(|condition| condition.status != "True");
         self.say(&service, &verdict).await?;
@@ -298,8 +334,12 @@ impl Context {
     }
 
     fn desired(&self, service: ServiceRequest) -> Desired {
-        let mut nodes: Vec<Node> =
-            self.nodes.state().iter().map(|node| convert::node(node)).collect();
+        let mut nodes: Vec<Node> = self
+            .nodes
+            .state()
+            .iter()
+            .map(|node| convert::node(node))
+            .collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         Desired::Present { service, nodes }
     }
@@ -321,7 +361,9 @@ impl Context {
             ProviderError::Throttled { retry_after, .. } => ("Throttled", *retry_after),
             ProviderError::Failed { reason, .. } => (*reason, None),
         };
-        let label = ReasonLabel { reason: reason.to_owned() };
+        let label = ReasonLabel {
+            reason: reason.to_owned(),
+        };
         self.metrics.reconcile_errors.get_or_create(&label).inc();
         if self.writer.check().is_err() {
             return Next::Failed(None);
@@ -347,7 +389,9 @@ impl Context {
 
     /// Writes status and event if they are news.
     async fn say(&self, service: &Service, verdict: &Verdict) -> Result<(), Next> {
-        let Some(change) = conditions::change(service, verdict) else { return Ok(()) };
+        let Some(change) = conditions::change(service, verdict) else {
+            return Ok(());
+        };
         self.writer
             .service_status(service, &change)
             .await
@@ -355,7 +399,12 @@ impl Context {
         if change.news {
             let warning = !verdict.ready && !matches!(verdict.reason, "Provisioning" | "DryRun");
             self.writer
-                .event(&service.object_ref(&()), warning, verdict.reason, &verdict.message)
+                .event(
+                    &service.object_ref(&()),
+                    warning,
+                    verdict.reason,
+                    &verdict.message,
+                )
                 .await;
         }
         Ok(())
@@ -363,7 +412,10 @@ impl Context {
 
     fn namespace_labels(&self, service: &Service) -> std::collections::BTreeMap<String, String> {
         let reference = ObjectRef::new(&service.namespace().unwrap_or_default());
-        self.namespaces.get(&reference).map(|n| n.labels().clone()).unwrap_or_default()
+        self.namespaces
+            .get(&reference)
+            .map(|n| n.labels().clone())
+            .unwrap_or_default()
     }
 }
 
@@ -393,9 +445,15 @@ fn written(service: &Service, error: WriteError) -> Next {
 }
 
 fn has_finalizer(service: &Service) -> bool {
-    service.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+    service
+        .finalizers()
+        .iter()
+        .any(|finalizer| finalizer == FINALIZER)
 }
 
 fn wants_dry_run(service: &Service) -> bool {
-    service.annotations().get(ANNOTATION_DRY_RUN).is_some_and(|value| value == "true")
+    service
+        .annotations()
+        .get(ANNOTATION_DRY_RUN)
+        .is_some_and(|value| value == "true")
 }

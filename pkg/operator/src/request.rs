@@ -23,7 +23,10 @@ pub(crate) enum InvalidRequest {
     #[error("{text:?} in {place} is no IP address")]
     Address { text: String, place: &'static str },
     #[error("{first} and {second} ask for different things; keep one of them")]
-    Contradiction { first: &'static str, second: &'static str },
+    Contradiction {
+        first: &'static str,
+        second: &'static str,
+    },
 }
 
 /// What a Service asks for.
@@ -72,7 +75,11 @@ fn families(spec: &ServiceSpec) -> Vec<IpFamily> {
             _ => None,
         })
         .collect();
-    if families.is_empty() { vec![IpFamily::V4] } else { families }
+    if families.is_empty() {
+        vec![IpFamily::V4]
+    } else {
+        families
+    }
 }
 
 fn ports(spec: &ServiceSpec) -> Vec<ServicePort> {
@@ -104,7 +111,10 @@ fn requested_addresses(
     const FIELD: &str = "spec.loadBalancerIP";
     let annotation = one_of(
         service,
-        [ANNOTATION_LOAD_BALANCER_IPS, ANNOTATION_METALLB_LOAD_BALANCER_IPS],
+        [
+            ANNOTATION_LOAD_BALANCER_IPS,
+            ANNOTATION_METALLB_LOAD_BALANCER_IPS,
+        ],
     )?
     .map(|(place, text)| Ok((place, addresses(text, place)?)))
     .transpose()?;
@@ -116,7 +126,10 @@ fn requested_addresses(
         .transpose()?;
     match (annotation, field) {
         (Some((place, annotation)), Some(field)) if annotation != field => {
-            Err(InvalidRequest::Contradiction { first: place, second: FIELD })
+            Err(InvalidRequest::Contradiction {
+                first: place,
+                second: FIELD,
+            })
         }
         (Some((_, addresses)), _) | (None, Some(addresses)) => Ok(addresses),
         (None, None) => Ok(Vec::new()),
@@ -127,7 +140,10 @@ fn addresses(text: &str, place: &'static str) -> Result<Vec<IpAddr>, InvalidRequ
     text.split(',')
         .map(str::trim)
         .map(|text| {
-            text.parse().map_err(|_| InvalidRequest::Address { text: text.to_owned(), place })
+            text.parse().map_err(|_| InvalidRequest::Address {
+                text: text.to_owned(),
+                place,
+            })
         })
         .collect()
 }
@@ -185,19 +201,37 @@ mod tests {
         .unwrap()
     }
 
-    fn requested(annotations: serde_json::Value, spec: serde_json::Value) -> Result<Vec<String>, String> {
+    fn requested(
+        annotations: serde_json::Value,
+        spec: serde_json::Value,
+    ) -> Result<Vec<String>, String> {
         parse(&service(&annotations, &spec), BTreeMap::new())
-            .map(|request| request.requested_addresses.iter().map(ToString::to_string).collect())
+            .map(|request| {
+                request
+                    .requested_addresses
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect()
+            })
             .map_err(|error| error.to_string())
     }
 
     #[test]
     fn addresses_are_asked_for_in_three_ways() {
         for (annotations, spec) in [
-            (json!({"herald.dev/loadBalancerIPs": "192.0.2.1, fd00::1"}), json!({})),
-            (json!({"metallb.io/loadBalancerIPs": "192.0.2.1,fd00::1"}), json!({})),
+            (
+                json!({"herald.dev/loadBalancerIPs": "192.0.2.1, fd00::1"}),
+                json!({}),
+            ),
+            (
+                json!({"metallb.io/loadBalancerIPs": "192.0.2.1,fd00::1"}),
+                json!({}),
+            ),
         ] {
-            assert_eq!(requested(annotations, spec).unwrap(), ["192.0.2.1", "fd00::1"]);
+            assert_eq!(
+                requested(annotations, spec).unwrap(),
+                ["192.0.2.1", "fd00::1"]
+            );
         }
         let field = requested(json!({}), json!({"loadBalancerIP": "192.0.2.1"}));
         assert_eq!(field.unwrap(), ["192.0.2.1"]);

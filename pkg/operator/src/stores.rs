@@ -52,9 +52,12 @@ impl Stores {
                 Event::Init | Event::InitApply(_) => None,
             },
         );
-        let pools = follow(Api::namespaced(client.clone(), namespace), all(), &sender, |event| {
-            settled(event).then_some(Change::Pools)
-        });
+        let pools = follow(
+            Api::namespaced(client.clone(), namespace),
+            all(),
+            &sender,
+            |event| settled(event).then_some(Change::Pools),
+        );
         let selected = all().labels(node_selector);
         let nodes = follow(Api::all(client.clone()), selected, &sender, |event| {
             settled(event).then_some(Change::Nodes)
@@ -62,7 +65,13 @@ impl Stores {
         let namespaces = follow(Api::all(client.clone()), all(), &sender, |event| {
             settled(event).then_some(Change::Namespaces)
         });
-        Self { services, pools, nodes, namespaces, changes }
+        Self {
+            services,
+            pools,
+            nodes,
+            namespaces,
+            changes,
+        }
     }
 
     /// Returns when every list has been complete once.

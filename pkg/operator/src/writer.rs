@@ -54,13 +54,25 @@ impl Writer {
         instance: String,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: Some(instance) };
-        Self { recorder: Recorder::new(client.clone(), reporter), client, fence, metrics }
+        let reporter = Reporter {
+            controller: FIELD_MANAGER.into(),
+            instance: Some(instance),
+        };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            fence,
+            metrics,
+        }
     }
 
     /// Whether a write may begin now.
     pub(crate) fn check(&self) -> Result<(), WriteError> {
-        if self.fence.holds() { Ok(()) } else { Err(WriteError::Fenced) }
+        if self.fence.holds() {
+            Ok(())
+        } else {
+            Err(WriteError::Fenced)
+        }
     }
 
     /// Writes a Service's status.
@@ -69,7 +81,8 @@ impl Writer {
         service: &Service,
         change: &StatusChange,
     ) -> Result<(), WriteError> {
-        self.status::<Service>(&self.services(service), service, &change.patch).await
+        self.status::<Service>(&self.services(service), service, &change.patch)
+            .await
     }
 
     /// Writes the status of an object.
@@ -83,8 +96,12 @@ impl Writer {
         K: Resource + Clone + DeserializeOwned,
     {
         self.check()?;
-        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
-        api.patch_status(&object.name_any(), &parameters, &Patch::Merge(patch)).await?;
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..Default::default()
+        };
+        api.patch_status(&object.name_any(), &parameters, &Patch::Merge(patch))
+            .await?;
         self.metrics.status_writes.inc();
         Ok(())
     }
@@ -110,15 +127,26 @@ impl Writer {
             "uid": service.uid(),
             "finalizers": finalizers,
         }});
-        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..Default::default()
+        };
         let api = self.services(service);
-        let patched = api.patch(&service.name_any(), &parameters, &Patch::Merge(patch)).await?;
+        let patched = api
+            .patch(&service.name_any(), &parameters, &Patch::Merge(patch))
+            .await?;
         Ok(Some(patched))
     }
 
     /// The Service as the API server has it now.
-    pub(crate) async fn get(&self, namespace: &str, name: &str) -> Result<Option<Service>, kube::Error> {
-        Api::<Service>::namespaced(self.client.clone(), namespace).get_opt(name).await
+    pub(crate) async fn get(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Service>, kube::Error> {
+        Api::<Service>::namespaced(self.client.clone(), namespace)
+            .get_opt(name)
+            .await
     }
 
     /// Writes an event about an object. That it could not be written is no
@@ -134,7 +162,11 @@ impl Writer {
             return;
         }
         let event = Event {
-            type_: if warning { EventType::Warning } else { EventType::Normal },
+            type_: if warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
             reason: reason.to_owned(),
             // Longer notes are refused (events.k8s.io/v1: 1 kB).
             note: Some(message.chars().take(1000).collect()),
@@ -147,6 +179,9 @@ impl Writer {
     }
 
     fn services(&self, service: &Service) -> Api<Service> {
-        Api::namespaced(self.client.clone(), &service.namespace().unwrap_or_default())
+        Api::namespaced(
+            self.client.clone(),
+            &service.namespace().unwrap_or_default(),
+        )
     }
 }

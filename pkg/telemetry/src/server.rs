@@ -20,7 +20,9 @@ use crate::Health;
 #[derive(Debug, Error)]
 pub enum TelemetryError {
     /// The address is taken or not ours.
-    #[error("cannot listen on {address} for metrics and health; choose another --metrics-bind-address")]
+    #[error(
+        "cannot listen on {address} for metrics and health; choose another --metrics-bind-address"
+    )]
     Listen {
         /// The address asked for.
         address: SocketAddr,

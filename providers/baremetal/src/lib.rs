@@ -77,7 +77,9 @@ fn describe(addresses: &[(IpAddr, Option<String>)]) -> String {
 
 impl BareMetal {
     fn allocator(&self) -> MutexGuard<'_, Allocator> {
-        self.allocator.lock().expect("no holder of the allocator panics")
+        self.allocator
+            .lock()
+            .expect("no holder of the allocator panics")
     }
 }
 
@@ -99,7 +101,10 @@ impl AddressPools for BareMetal {
     }
 
     fn usage(&self) -> Vec<(String, Usage)> {
-        self.allocator().usage().map(|(name, usage)| (name.to_owned(), usage)).collect()
+        self.allocator()
+            .usage()
+            .map(|(name, usage)| (name.to_owned(), usage))
+            .collect()
     }
 }
 
@@ -135,7 +140,11 @@ impl Provider for BareMetal {
         let (uid, key) = (desired.uid().to_owned(), desired.key().clone());
         match &observed.decision {
             None if observed.held.is_empty() => Ok(Vec::new()),
-            None => Ok(vec![Action::Release { uid, key, addresses: observed.held.clone() }]),
+            None => Ok(vec![Action::Release {
+                uid,
+                key,
+                addresses: observed.held.clone(),
+            }]),
             Some(Err(error)) => Err(Refusal {
                 reason: error.reason(),
                 message: error.to_string(),
@@ -146,14 +155,22 @@ impl Provider for BareMetal {
                 if wanted.eq(&observed.held) {
                     return Ok(Vec::new());
                 }
-                Ok(vec![Action::Assign { uid, key, addresses: decision.addresses.clone() }])
+                Ok(vec![Action::Assign {
+                    uid,
+                    key,
+                    addresses: decision.addresses.clone(),
+                }])
             }
         }
     }
 
     async fn apply(&self, action: &Action) -> Result<(), ProviderError> {
         match action {
-            Action::Assign { uid, key, addresses } => {
+            Action::Assign {
+                uid,
+                key,
+                addresses,
+            } => {
                 let addresses: Vec<IpAddr> = addresses.iter().map(|(ip, _)| *ip).collect();
                 self.allocator()
                     .assign(uid, key, &addresses)

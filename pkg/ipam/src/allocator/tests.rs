@@ -57,7 +57,9 @@ fn serve(
 ) -> Result<Vec<String>, AllocationError> {
     let decision = allocator.decide(service)?;
     let addresses: Vec<IpAddr> = decision.addresses.iter().map(|(ip, _)| *ip).collect();
-    allocator.assign(&service.uid, &service.key, &addresses).unwrap();
+    allocator
+        .assign(&service.uid, &service.key, &addresses)
+        .unwrap();
     Ok(addresses.iter().map(ToString::to_string).collect())
 }
 
@@ -73,7 +75,9 @@ fn the_first_free_address_is_given_and_a_freed_one_again() {
 #[test]
 fn what_is_held_is_kept() {
     let mut allocator = allocator(vec![pool("lan", &["192.0.2.0/30"])]);
-    allocator.assign("uid-a", &v4("a").key, &["192.0.2.2".parse().unwrap()]).unwrap();
+    allocator
+        .assign("uid-a", &v4("a").key, &["192.0.2.2".parse().unwrap()])
+        .unwrap();
     assert_eq!(serve(&mut allocator, &v4("a")).unwrap(), ["192.0.2.2"]);
     allocator.set_pools(Vec::new());
     let kept = allocator.decide(&v4("a")).unwrap();
@@ -101,15 +105,23 @@ fn a_requested_address_is_given_or_its_holder_named() {
         requested_addresses: vec![ip.parse().unwrap()],
         ..v4(name)
     };
-    assert_eq!(serve(&mut allocator, &ask("a", "192.0.2.3")).unwrap(), ["192.0.2.3"]);
     assert_eq!(
-        serve(&mut allocator, &ask("b", "192.0.2.3")).unwrap_err().to_string(),
+        serve(&mut allocator, &ask("a", "192.0.2.3")).unwrap(),
+        ["192.0.2.3"]
+    );
+    assert_eq!(
+        serve(&mut allocator, &ask("b", "192.0.2.3"))
+            .unwrap_err()
+            .to_string(),
         "192.0.2.3 is taken by Service default/a"
     );
     let outside = serve(&mut allocator, &ask("c", "198.51.100.1")).unwrap_err();
     assert_eq!(outside.reason(), "AddressOutsidePools");
     // A changed request moves the Service.
-    assert_eq!(serve(&mut allocator, &ask("a", "192.0.2.1")).unwrap(), ["192.0.2.1"]);
+    assert_eq!(
+        serve(&mut allocator, &ask("a", "192.0.2.1")).unwrap(),
+        ["192.0.2.1"]
+    );
     assert!(serve(&mut allocator, &ask("b", "192.0.2.3")).is_ok());
 }
 
@@ -120,7 +132,10 @@ fn two_addresses_of_one_family_are_refused() {
         requested_addresses: vec!["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()],
         ..v4("a")
     };
-    assert_eq!(allocator.decide(&asking).unwrap_err().reason(), "InvalidRequest");
+    assert_eq!(
+        allocator.decide(&asking).unwrap_err().reason(),
+        "InvalidRequest"
+    );
 }
 
 #[test]
@@ -143,27 +158,47 @@ fn one_that_prefers_two_families_takes_one_and_gains_the_other() {
     let mut allocator = allocator(vec![pool("lan", &["192.0.2.0/24"])]);
     assert_eq!(serve(&mut allocator, &prefers).unwrap(), ["192.0.2.0"]);
     allocator.set_pools(vec![pool("lan", &["192.0.2.0/24", "fd00::/120"])]);
-    assert_eq!(serve(&mut allocator, &prefers).unwrap(), ["192.0.2.0", "fd00::"]);
+    assert_eq!(
+        serve(&mut allocator, &prefers).unwrap(),
+        ["192.0.2.0", "fd00::"]
+    );
     let requires = service("other", &[IpFamily::V4, IpFamily::V6]);
     allocator.set_pools(vec![pool("lan", &["192.0.2.0/24"])]);
-    assert_eq!(serve(&mut allocator, &requires).unwrap_err().reason(), "NoPool");
+    assert_eq!(
+        serve(&mut allocator, &requires).unwrap_err().reason(),
+        "NoPool"
+    );
 }
 
 #[test]
 fn the_younger_of_two_overlapping_pools_is_left_out() {
-    let young = Pool { created: "2026-02-01T00:00:00Z".into(), ..pool("a", &["192.0.2.128/25"]) };
+    let young = Pool {
+        created: "2026-02-01T00:00:00Z".into(),
+        ..pool("a", &["192.0.2.128/25"])
+    };
     let other = pool("z", &["198.51.100.0/24"]);
     let allocator = allocator(vec![young, pool("b", &["192.0.2.0/24"]), other]);
-    assert!(matches!(allocator.refusal("a"), Some(PoolProblem::Overlap { other, .. }) if other == "b"));
+    assert!(
+        matches!(allocator.refusal("a"), Some(PoolProblem::Overlap { other, .. }) if other == "b")
+    );
     assert_eq!(allocator.refusal("b"), None);
     assert_eq!(allocator.refusal("z"), None);
 }
 
 #[test]
 fn pools_are_tried_by_priority_then_by_name() {
-    let first = Pool { priority: Some(1), ..pool("z", &["192.0.2.0-192.0.2.0"]) };
-    let second = Pool { priority: Some(2), ..pool("y", &["192.0.2.1-192.0.2.1"]) };
-    let last = Pool { priority: Some(0), ..pool("a", &["192.0.2.2-192.0.2.2"]) };
+    let first = Pool {
+        priority: Some(1),
+        ..pool("z", &["192.0.2.0-192.0.2.0"])
+    };
+    let second = Pool {
+        priority: Some(2),
+        ..pool("y", &["192.0.2.1-192.0.2.1"])
+    };
+    let last = Pool {
+        priority: Some(0),
+        ..pool("a", &["192.0.2.2-192.0.2.2"])
+    };
     let open = pool("b", &["192.0.2.3-192.0.2.3"]);
     let mut allocator = allocator(vec![open, last, second, first]);
     let given: Vec<String> = ["a", "b", "c", "d"]
@@ -175,29 +210,51 @@ fn pools_are_tried_by_priority_then_by_name() {
 
 #[test]
 fn a_pool_without_auto_assign_is_given_by_name_only() {
-    let quiet = Pool { auto_assign: false, ..pool("quiet", &["192.0.2.0/24"]) };
+    let quiet = Pool {
+        auto_assign: false,
+        ..pool("quiet", &["192.0.2.0/24"])
+    };
     let mut allocator = allocator(vec![quiet]);
-    assert_eq!(serve(&mut allocator, &v4("a")).unwrap_err().reason(), "NoPool");
-    let named = ServiceRequest { requested_pool: Some("quiet".into()), ..v4("a") };
+    assert_eq!(
+        serve(&mut allocator, &v4("a")).unwrap_err().reason(),
+        "NoPool"
+    );
+    let named = ServiceRequest {
+        requested_pool: Some("quiet".into()),
+        ..v4("a")
+    };
     assert!(serve(&mut allocator, &named).is_ok());
-    let unknown = ServiceRequest { requested_pool: Some("none".into()), ..v4("b") };
-    assert_eq!(serve(&mut allocator, &unknown).unwrap_err().reason(), "UnknownPool");
+    let unknown = ServiceRequest {
+        requested_pool: Some("none".into()),
+        ..v4("b")
+    };
+    assert_eq!(
+        serve(&mut allocator, &unknown).unwrap_err().reason(),
+        "UnknownPool"
+    );
 }
 
 #[test]
 fn buggy_addresses_are_left_out() {
-    let careful = Pool { avoid_buggy_ips: true, ..pool("lan", &["192.0.2.255-192.0.3.1"]) };
+    let careful = Pool {
+        avoid_buggy_ips: true,
+        ..pool("lan", &["192.0.2.255-192.0.3.1"])
+    };
     let mut allocator = allocator(vec![careful]);
     assert_eq!(serve(&mut allocator, &v4("a")).unwrap(), ["192.0.3.1"]);
-    assert_eq!(serve(&mut allocator, &v4("b")).unwrap_err().reason(), "PoolExhausted");
+    assert_eq!(
+        serve(&mut allocator, &v4("b")).unwrap_err().reason(),
+        "PoolExhausted"
+    );
 }
 
 #[test]
 fn an_address_of_another_is_never_assigned() {
     let mut allocator = allocator(vec![pool("lan", &["192.0.2.0/30"])]);
     serve(&mut allocator, &v4("a")).unwrap();
-    let taken =
-        allocator.assign("uid-b", &v4("b").key, &["192.0.2.0".parse().unwrap()]).unwrap_err();
+    let taken = allocator
+        .assign("uid-b", &v4("b").key, &["192.0.2.0".parse().unwrap()])
+        .unwrap_err();
     assert_eq!(taken.holder, ServiceKey::new("default", "a"));
     assert_eq!(allocator.held("uid-b"), &[] as &[IpAddr]);
 }
