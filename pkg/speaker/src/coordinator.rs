@@ -16,7 +16,7 @@ use crate::duties::{Duties, Duty, Role};
 use crate::events::Note;
 use crate::metrics::{Metrics, ServiceLabel};
 use crate::port::{Plan, Port};
-use crate::{Config, SpeakerError, traps};
+use crate::{Config, SpeakerError, chain, traps};
 
 /// How long a VIP is answered for after another node became its owner, if that
 /// one is not heard. Packets that still come are forwarded all the same.
@@ -200,7 +200,7 @@ impl Coordinator {
                 }
                 Err(error) => tracing::error!(
                     interface = interface.name,
-                    error = &error as &dyn std::error::Error,
+                    error = chain(&error),
                     "interface left out"
                 ),
             }

@@ -18,6 +18,7 @@ mod events;
 mod index;
 mod metrics;
 mod port;
+mod retry;
 mod table;
 mod traps;
 mod watch;
@@ -137,4 +138,20 @@ async fn decide(
             changed
         });
     }
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // Some errors hold their cause's text already.
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
 }

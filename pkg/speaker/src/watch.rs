@@ -1,7 +1,6 @@
 //! Watches of the API, each a task that turns objects into [`Change`]s.
 
 use std::fmt::Debug;
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use herald_api::names::{APP_SPEAKER, CLASS_BARE_METAL, LABEL_APP_NAME};
@@ -9,15 +8,16 @@ use herald_api::{IPAddressPool, L2Advertisement, convert};
 use herald_core::ServiceKey;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::watcher::{self, Event, ExponentialBackoff};
+use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::Config;
 use crate::index::{Change, ObjectKey, PoolView, ServiceView, SliceView};
+use crate::retry::Retry;
 use crate::table::Step;
+use crate::{Config, chain};
 
 /// Label of an `EndpointSlice` that names its Service.
 const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -28,10 +28,6 @@ const BACKLOG: usize = 256;
 /// A watch is begun anew after this many seconds (it goes on where it was), so
 /// that one whose connection died without a word is not waited on for long.
 const LIFETIME: u32 = 60;
-
-/// Between two tries while the API is away. Nothing depends on it but how soon
-/// new Services are seen once it is back.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// Starts following the API. The changes end when the receiver is dropped.
 pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<Change> {
@@ -100,13 +96,7 @@ fn follow<K, Key, Value>(
     Value: Send + 'static,
 {
     tokio::spawn(async move {
-        let backoff: ExponentialBackoff = backon::ExponentialBuilder::default()
-            .with_min_delay(RETRY.0)
-            .with_max_delay(RETRY.1)
-            .with_jitter()
-            .without_max_times()
-            .into();
-        let mut events = std::pin::pin!(watch(api, config).backoff(backoff));
+        let mut events = std::pin::pin!(watch(api, config).backoff(Retry::new()));
         while let Some(event) = events.next().await {
             let step = match event {
                 Ok(Event::Init) => Step::Begin,
@@ -123,7 +113,7 @@ fn follow<K, Key, Value>(
                 Err(error) => {
                     tracing::warn!(
                         kind = %K::kind(&()),
-                        error = &error as &dyn std::error::Error,
+                        error = chain(&error),
                         "can't follow the API just now; what is announced stays"
                     );
                     continue;
