@@ -40,6 +40,8 @@ pub struct ProbeReport {
     pub answered: u64,
     /// Probes that had no answer in time, or an error.
     pub lost: u64,
+    /// Milliseconds from the first probe to the first answer.
+    pub first_answer_ms: Option<u64>,
     /// The longest time without an answer, in milliseconds: between two
     /// answers, or from the first probe to the first answer, or from the last
     /// answer to the last probe. Never much below the time between two probes.
@@ -70,6 +72,7 @@ pub struct Tally {
     progress: Progress,
     interval: Duration,
     last_sent: Duration,
+    first_answer: Option<Duration>,
     last_answer: Duration,
     longest_gap: Duration,
     gap_began: Duration,
@@ -102,6 +105,7 @@ impl Tally {
     pub fn answered(&mut self, at: Duration, answer: Answer) {
         self.quiet_until(at);
         self.last_answer = at;
+        self.first_answer.get_or_insert(at);
         self.progress.answered += 1;
         if let Some(pod) = answer.pod {
             *self.answerers.entry(pod).or_default() += 1;
@@ -131,6 +135,7 @@ impl Tally {
             sent: self.progress.sent,
             answered: self.progress.answered,
             lost: self.progress.lost,
+            first_answer_ms: self.first_answer.map(milliseconds),
             longest_gap_ms: milliseconds(self.longest_gap),
             gap_began: began + self.gap_began,
             longest_stall_ms: milliseconds(self.longest_stall),
@@ -198,7 +203,9 @@ mod tests {
 
     #[test]
     fn darkness_at_the_start_and_at_the_end_counts() {
-        assert_eq!(measure(&[0..400, 600..700]).longest_gap(), ms(401));
+        let report = measure(&[0..400, 600..700]);
+        assert_eq!(report.longest_gap(), ms(401));
+        assert_eq!(report.first_answer_ms, Some(401));
         let report = measure(std::slice::from_ref(&(800..2000)));
         assert_eq!(report.longest_gap(), ms(990 - 791));
         assert_eq!(began_ms(&report), 791);
@@ -209,6 +216,7 @@ mod tests {
         let report = measure(std::slice::from_ref(&(0..2000)));
         assert_eq!(report.longest_gap(), ms(990));
         assert_eq!(began_ms(&report), 0);
+        assert_eq!(report.first_answer_ms, None);
         assert_eq!(report.errors["timed out"], 100);
     }
 

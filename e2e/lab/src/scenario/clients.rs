@@ -125,9 +125,9 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Sends a few probes, until one is answered.
+    /// Sends probes, not many, until one is answered.
     pub async fn reaches(&self, target: &Target) -> Result<ProbeReport> {
-        const FEW: NonZeroU16 = NonZeroU16::new(20).expect("it is not zero");
+        const FEW: NonZeroU16 = NonZeroU16::new(50).expect("it is not zero");
         let mut probing = Prober::start(self.name, &Options::new(target.clone(), FEW))?;
         probing.wait_answered(1).await?;
         probing.stop().await

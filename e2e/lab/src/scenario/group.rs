@@ -95,9 +95,11 @@ async fn start(plan: &Plan) -> Result<Lab> {
     .await
 }
 
-/// All cases fail for the same reason.
+/// All cases fail for the same reason, told in full once.
 fn none_runs(plan: &Plan, why: &str) {
-    for case in &plan.cases {
+    let short = why.lines().next().unwrap_or_default();
+    for (i, case) in plan.cases.iter().enumerate() {
+        let why = if i == 0 { why } else { short };
         let verdict = Verdict::Failed(why.to_owned());
         tell_end(plan, case, verdict, Duration::ZERO, Vec::new());
     }
