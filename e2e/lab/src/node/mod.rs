@@ -55,6 +55,9 @@ const WATCH_SECONDS: u32 = 8;
 /// a watch without events.
 const SILENCE: Duration = Duration::from_secs(12);
 
+/// Between two tries to join the cluster.
+const JOIN_AGAIN: Duration = Duration::from_millis(200);
+
 /// Joins the cluster and runs pods until killed.
 pub async fn run(spec: NodeSpec) -> Result<()> {
     let spec = Arc::new(spec);
@@ -71,7 +74,11 @@ pub async fn run(spec: NodeSpec) -> Result<()> {
     config.read_timeout = Some(SILENCE);
     config.reset_reader_on_write = true;
     let client = kube::Client::try_from(config)?;
-    register::join(&client, &spec).await?;
+    // The links of a node that boots need a moment, and so may the API server.
+    while let Err(error) = register::join(&client, &spec).await {
+        eprintln!("node: {error:#}; trying again");
+        tokio::time::sleep(JOIN_AGAIN).await;
+    }
     tokio::try_join!(
         register::keep_lease(client.clone(), spec.clone()),
         register::stay_ready(client.clone(), spec.clone()),
