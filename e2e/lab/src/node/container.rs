@@ -256,14 +256,8 @@ impl<'a> Life<'a> {
     }
 
     async fn launch(pod: &'a PodContext, container: &'a Container, image: &Path) -> Result<Self> {
-        if container
-            .lifecycle
-            .as_ref()
-            .is_some_and(|l| l.post_start.is_some())
-        {
-            bail!("lifecycle.postStart is not known here");
-        }
         let spec = pod.pod.spec.as_ref().context("a pod without a spec")?;
+        refuse_what_is_missing(spec, container)?;
         let privileges = Privileges::of(spec, container)?;
         if !privileges.is_mapped() {
             eprintln!(
@@ -524,6 +518,20 @@ fn exit_code(status: ExitStatus) -> i32 {
         .unwrap_or(255)
 }
 
+/// What a kubelet does and this agent does not is an error, never ignored.
+fn refuse_what_is_missing(spec: &PodSpec, container: &Container) -> Result<()> {
+    let lifecycle = container.lifecycle.as_ref();
+    if lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some()) {
+        bail!("lifecycle.postStart is not known here");
+    }
+    let mut ports = container.ports.iter().flatten();
+    let host_port = ports.any(|port| port.host_port.is_some_and(|port| port != 0));
+    if host_port && spec.host_network != Some(true) {
+        bail!("hostPort is not known here; use hostNetwork or a Service");
+    }
+    Ok(())
+}
+
 fn mounts(pod: &PodContext, container: &Container) -> Result<Vec<Mount>> {
     container
         .volume_mounts
@@ -593,6 +601,18 @@ mod tests {
         assert_eq!(exit_code(ExitStatus::from_raw(0)), 0);
         assert_eq!(exit_code(ExitStatus::from_raw(3 << 8)), 3);
         assert_eq!(exit_code(ExitStatus::from_raw(9)), 137);
+    }
+
+    #[test]
+    fn what_is_missing_is_refused() {
+        let container = serde_json::from_value(serde_json::json!({
+            "name": "c", "ports": [{"containerPort": 80, "hostPort": 80}],
+        }))
+        .unwrap();
+        let mut spec = PodSpec::default();
+        assert!(refuse_what_is_missing(&spec, &container).is_err());
+        spec.host_network = Some(true);
+        assert!(refuse_what_is_missing(&spec, &container).is_ok());
     }
 
     #[test]

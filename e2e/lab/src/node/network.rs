@@ -128,6 +128,8 @@ impl PodNetwork {
              echo 0 > /proc/sys/net/ipv6/conf/default/accept_ra\n\
              echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start\n",
         )?;
+        // A crashed node's wires take a moment to go, and their routes with
+        // them, which an address made anew must not wait for.
         let mut node = format!("link add {port} type veth peer name eth0 netns {namespace}\n");
         writeln!(node, "link set {port} up")?;
         let mut pod = String::from("link set lo up\nlink set eth0 up\n");
@@ -135,14 +137,14 @@ impl PodNetwork {
             match address {
                 IpAddr::V4(address) => {
                     writeln!(node, "addr add 169.254.1.1/32 dev {port} scope link")?;
-                    writeln!(node, "route add {address}/32 dev {port}")?;
+                    writeln!(node, "route replace {address}/32 dev {port}")?;
                     writeln!(pod, "addr add {address}/32 dev eth0")?;
                     writeln!(pod, "route add 169.254.1.1 dev eth0 scope link")?;
                     writeln!(pod, "route add default via 169.254.1.1 dev eth0")?;
                 }
                 IpAddr::V6(address) => {
                     writeln!(node, "addr add fe80::1/64 dev {port} nodad")?;
-                    writeln!(node, "route add {address}/128 dev {port}")?;
+                    writeln!(node, "route replace {address}/128 dev {port}")?;
                     writeln!(pod, "addr add {address}/128 dev eth0 nodad")?;
                     writeln!(pod, "route add default via fe80::1 dev eth0")?;
                 }

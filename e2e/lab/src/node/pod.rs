@@ -367,7 +367,7 @@ async fn patiently<T, F: Future<Output = Result<T>>>(
     reason: &str,
     mut attempt: impl FnMut() -> F,
 ) -> Option<T> {
-    let mut said = String::new();
+    let mut last = Complaint::default();
     loop {
         if stop.deadline().is_some() {
             return None;
@@ -378,7 +378,7 @@ async fn patiently<T, F: Future<Output = Result<T>>>(
         };
         match result {
             Ok(value) => return Some(value),
-            Err(error) => complain(context, reason, &error, &mut said),
+            Err(error) => complain(context, reason, &error, &mut last),
         }
         tokio::select! {
             () = tokio::time::sleep(RETRY) => {}
@@ -387,15 +387,24 @@ async fn patiently<T, F: Future<Output = Result<T>>>(
     }
 }
 
-fn complain(context: &PodContext, reason: &str, error: &Error, said: &mut String) {
+/// What went wrong last, and whether it did so twice in a row.
+#[derive(Default)]
+struct Complaint {
+    message: String,
+    repeated: bool,
+}
+
+/// Puts an error into the status, and into an event when it comes again: the
+/// first failure to read what was made together with the pod is no news, for
+/// the API server's authorizer may not have seen the pod yet.
+fn complain(context: &PodContext, reason: &str, error: &Error, last: &mut Complaint) {
     let message = format!("{error:#}");
-    if *said == message {
+    if last.message == message {
+        if !last.repeated {
+            last.repeated = true;
+            context.warn(reason, &message);
+        }
         return;
-    }
-    // The first failure to read what was made together with the pod is no
-    // news: the API server's authorizer may not have seen the pod yet.
-    if !said.is_empty() {
-        context.warn(reason, &message);
     }
     context.board.send_modify(|board| {
         for report in board.containers.values_mut() {
@@ -405,7 +414,10 @@ fn complain(context: &PodContext, reason: &str, error: &Error, said: &mut String
             };
         }
     });
-    *said = message;
+    *last = Complaint {
+        message,
+        repeated: false,
+    };
 }
 
 /// Init containers one after the other, then the others side by side; sidecars
