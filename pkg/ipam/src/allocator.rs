@@ -259,14 +259,14 @@ impl Allocator {
         let families = &service.ip_families;
         // A pool with every family comes before one with some.
         for name in &candidates {
-            if let Some(decision) = self.from_pool(name, service, families) {
+            if let Some(decision) = self.draw(name, service, families) {
                 return Ok(decision);
             }
         }
         if service.ip_family_policy == IpFamilyPolicy::PreferDualStack {
             for family in families {
                 for name in &candidates {
-                    if let Some(decision) = self.from_pool(name, service, &[*family]) {
+                    if let Some(decision) = self.draw(name, service, &[*family]) {
                         return Ok(decision);
                     }
                 }
@@ -359,11 +359,11 @@ impl Allocator {
         }
         // The families that were not asked for come from the same pool.
         let families: Vec<IpFamily> = service.ip_families.clone();
-        self.from_pool(&name, service, &families)
+        self.draw(&name, service, &families)
             .or_else(|| {
                 let asked: Vec<IpFamily> = requested.iter().map(IpFamily::of).collect();
                 (service.ip_family_policy == IpFamilyPolicy::PreferDualStack)
-                    .then(|| self.from_pool(&name, service, &asked))
+                    .then(|| self.draw(&name, service, &asked))
                     .flatten()
             })
             .ok_or_else(|| self.nothing_left(service, &[name]))
@@ -413,7 +413,7 @@ impl Allocator {
     }
 
     /// One address of each of these families from one pool.
-    fn from_pool(
+    fn draw(
         &self,
         name: &str,
         service: &ServiceRequest,

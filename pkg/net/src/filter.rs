@@ -53,7 +53,7 @@ mod tests {
             match code {
                 LDH => match frame.get(offset..offset + 2) {
                     Some(bytes) => {
-                        accumulator = u32::from(u16::from_be_bytes([bytes[0], bytes[1]]))
+                        accumulator = u32::from(u16::from_be_bytes([bytes[0], bytes[1]]));
                     }
                     None => return false,
                 },

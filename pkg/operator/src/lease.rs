@@ -230,27 +230,25 @@ impl Keeper {
         };
         // Counted from before the request: the lease may have begun then.
         let before = Instant::now();
-        let written = match current {
-            Some(lease) => {
-                let lease = Lease {
-                    spec: Some(spec),
-                    ..lease
-                };
-                self.leases
-                    .replace(&self.config.name, &PostParams::default(), &lease)
-                    .await
-            }
-            None => {
-                let metadata = ObjectMeta {
-                    name: Some(self.config.name.clone()),
-                    ..ObjectMeta::default()
-                };
-                let lease = Lease {
-                    metadata,
-                    spec: Some(spec),
-                };
-                self.leases.create(&PostParams::default(), &lease).await
-            }
+        let exists = current.is_some();
+        let metadata = current.map_or_else(
+            || ObjectMeta {
+                name: Some(self.config.name.clone()),
+                ..ObjectMeta::default()
+            },
+            |lease| lease.metadata,
+        );
+        let lease = Lease {
+            metadata,
+            spec: Some(spec),
+        };
+        let parameters = PostParams::default();
+        let written = if exists {
+            self.leases
+                .replace(&self.config.name, &parameters, &lease)
+                .await
+        } else {
+            self.leases.create(&parameters, &lease).await
         };
         match written {
             Ok(_) => {
@@ -291,13 +289,13 @@ impl Keeper {
 mod tests {
     use super::*;
 
-    fn record(holder: &str, renewed: i64) -> Option<Record> {
-        Some(Record {
+    fn record(holder: &str, renewed: i64) -> Record {
+        Record {
             holder: holder.into(),
             duration: Duration::from_secs(15),
             renewed: Timestamp::from_second(renewed).ok(),
             transitions: 0,
-        })
+        }
     }
 
     fn elector() -> (Elector, Instant) {
@@ -314,19 +312,19 @@ mod tests {
     fn a_free_lease_is_taken_at_once() {
         let (mut elector, now) = elector();
         assert_eq!(elector.step(now, None), Step::Take);
-        assert_eq!(elector.step(now, record("", 0)), Step::Take);
-        assert_eq!(elector.step(now, record("me", 0)), Step::Take);
+        assert_eq!(elector.step(now, Some(record("", 0))), Step::Take);
+        assert_eq!(elector.step(now, Some(record("me", 0))), Step::Take);
     }
 
     #[test]
     fn a_lease_runs_out_when_it_was_seen_unchanged_for_its_duration() {
         let (mut elector, now) = elector();
         // However old the holder's clock says it is.
-        assert_eq!(elector.step(now, record("other", 0)), Step::Wait);
+        assert_eq!(elector.step(now, Some(record("other", 0))), Step::Wait);
         let almost = now + Duration::from_millis(14_999);
-        assert_eq!(elector.step(almost, record("other", 0)), Step::Wait);
+        assert_eq!(elector.step(almost, Some(record("other", 0))), Step::Wait);
         assert_eq!(
-            elector.step(now + Duration::from_secs(15), record("other", 0)),
+            elector.step(now + Duration::from_secs(15), Some(record("other", 0))),
             Step::Take
         );
     }
@@ -334,15 +332,15 @@ mod tests {
     #[test]
     fn a_renewal_starts_the_wait_anew() {
         let (mut elector, now) = elector();
-        elector.step(now, record("other", 0));
+        elector.step(now, Some(record("other", 0)));
         let later = now + Duration::from_secs(14);
-        assert_eq!(elector.step(later, record("other", 1)), Step::Wait);
+        assert_eq!(elector.step(later, Some(record("other", 1))), Step::Wait);
         assert_eq!(
-            elector.step(later + Duration::from_secs(14), record("other", 1)),
+            elector.step(later + Duration::from_secs(14), Some(record("other", 1))),
             Step::Wait
         );
         assert_eq!(
-            elector.step(later + Duration::from_secs(15), record("other", 1)),
+            elector.step(later + Duration::from_secs(15), Some(record("other", 1))),
             Step::Take
         );
     }
@@ -351,7 +349,7 @@ mod tests {
     fn a_fence_falls_by_itself() {
         let fence = Fence::default();
         assert!(!fence.holds());
-        fence.set(Some(Instant::now() + Duration::from_secs(60)));
+        fence.set(Some(Instant::now() + Duration::from_mins(1)));
         assert!(fence.holds());
         fence.set(Some(Instant::now()));
         assert!(

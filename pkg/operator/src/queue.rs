@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use herald_core::ServiceKey;
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(200);
-const LAST_BACK_OFF: Duration = Duration::from_secs(60);
+const LAST_BACK_OFF: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn an_earlier_time_wins() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        queue.add(key("a"), now + Duration::from_secs(60));
+        queue.add(key("a"), now + Duration::from_mins(1));
         queue.add(key("a"), now);
         assert_eq!(queue.take(now), Some(key("a")));
     }

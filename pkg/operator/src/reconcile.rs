@@ -188,9 +188,7 @@ impl Context {
         service: Option<&Service>,
         owner: &Owner<'_>,
     ) -> Result<(), Next> {
-        let uid = service
-            .and_then(|service| service.uid())
-            .unwrap_or_default();
+        let uid = service.and_then(kube::ResourceExt::uid).unwrap_or_default();
         let stays = |name: &str, of: &str| {
             matches!(owner, Owner::Provider(provider) if provider.name() == name) && of == uid
         };

@@ -202,10 +202,10 @@ mod tests {
     }
 
     fn requested(
-        annotations: serde_json::Value,
-        spec: serde_json::Value,
+        annotations: &serde_json::Value,
+        spec: &serde_json::Value,
     ) -> Result<Vec<String>, String> {
-        parse(&service(&annotations, &spec), BTreeMap::new())
+        parse(&service(annotations, spec), BTreeMap::new())
             .map(|request| {
                 request
                     .requested_addresses
@@ -229,11 +229,11 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                requested(annotations, spec).unwrap(),
+                requested(&annotations, &spec).unwrap(),
                 ["192.0.2.1", "fd00::1"]
             );
         }
-        let field = requested(json!({}), json!({"loadBalancerIP": "192.0.2.1"}));
+        let field = requested(&json!({}), &json!({"loadBalancerIP": "192.0.2.1"}));
         assert_eq!(field.unwrap(), ["192.0.2.1"]);
     }
 
@@ -243,18 +243,18 @@ mod tests {
             "herald.dev/loadBalancerIPs": "192.0.2.1", "metallb.io/loadBalancerIPs": "192.0.2.2",
         });
         assert_eq!(
-            requested(twice, json!({})).unwrap_err(),
+            requested(&twice, &json!({})).unwrap_err(),
             "herald.dev/loadBalancerIPs and metallb.io/loadBalancerIPs ask for different things; keep one of them"
         );
         let same = json!({"herald.dev/loadBalancerIPs": "192.0.2.1"});
-        assert!(requested(same.clone(), json!({"loadBalancerIP": "192.0.2.1"})).is_ok());
-        assert!(requested(same, json!({"loadBalancerIP": "192.0.2.2"})).is_err());
+        assert!(requested(&same, &json!({"loadBalancerIP": "192.0.2.1"})).is_ok());
+        assert!(requested(&same, &json!({"loadBalancerIP": "192.0.2.2"})).is_err());
     }
 
     #[test]
     fn what_is_no_address_is_named() {
         assert_eq!(
-            requested(json!({"herald.dev/loadBalancerIPs": "web"}), json!({})).unwrap_err(),
+            requested(&json!({"herald.dev/loadBalancerIPs": "web"}), &json!({})).unwrap_err(),
             "\"web\" in herald.dev/loadBalancerIPs is no IP address"
         );
     }

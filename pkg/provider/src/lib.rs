@@ -26,6 +26,10 @@ use thiserror::Error;
 pub use drive::{DynProvider, Outcome};
 
 /// What should exist for one Service.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each Service, passed by reference"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Desired {
     /// A load balancer as the Service asks for.

@@ -271,10 +271,7 @@ proptest! {
         let mut model: BTreeMap<u8, IpAddr> = BTreeMap::new();
         for (id, present) in steps {
             let asking = v4(&id.to_string());
-            if !present {
-                allocator.release(&asking.uid);
-                model.remove(&id);
-            } else {
+            if present {
                 let expected = model.get(&id).copied().or_else(|| {
                     (0..range.size())
                         .filter_map(|i| range.nth(i))
@@ -283,6 +280,9 @@ proptest! {
                 let got = serve(&mut allocator, &asking).ok();
                 prop_assert_eq!(got, expected.map(|ip| vec![ip.to_string()]));
                 model.extend(expected.map(|ip| (id, ip)));
+            } else {
+                allocator.release(&asking.uid);
+                model.remove(&id);
             }
             let (_, usage) = allocator.usage().next().unwrap();
             prop_assert_eq!(usage.assigned_v4, u128::try_from(model.len()).unwrap());
