@@ -18,7 +18,7 @@ use kube::{Api, Client, CustomResourceExt as _, ResourceExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Gives Services of type LoadBalancer their load balancers.
+/// Gives Services of type `LoadBalancer` their load balancers.
 #[derive(Debug, Parser)]
 #[command(name = "herald-operator", version)]
 struct Flags {

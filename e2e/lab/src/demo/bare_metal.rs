@@ -62,7 +62,7 @@ async fn expose(stage: &mut Stage) -> Result<Vec<IpAddr>> {
         "ms",
     );
     let first = *first.first().context("the Service has an address")?;
-    stage.client().curl(first).await?;
+    stage.first_answer(first).await?;
     stage.figure(
         "create-to-answer",
         begin.elapsed().as_secs_f64() * 1000.0,

@@ -66,6 +66,10 @@ async fn node_dies(stage: &mut Stage) -> Result<()> {
     note("n3 is dead");
     targets(stage, &["n1", "n2"]).await?;
     let report = stage.until_all_is_well(probing).await?;
+    say(
+        "Only requests that had gone to n3, or to the pod on it, were lost, until the health \
+         check and Kubernetes took them out.",
+    );
     stage.figure(
         "cloud/node-crash/gap",
         report.longest_gap().as_secs_f64(),

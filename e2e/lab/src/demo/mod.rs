@@ -12,6 +12,7 @@ mod bare_metal;
 mod cloud;
 mod stage;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -31,6 +32,10 @@ pub(crate) fn run(logs: &Path) -> Result<ExitCode> {
     );
     // Before the lab's own namespaces, which have no way out.
     assets::ensure()?;
+    if logs.exists() {
+        // Of an earlier run.
+        fs::remove_dir_all(logs).with_context(|| format!("clear {}", logs.display()))?;
+    }
     let logs = logs.to_string_lossy().into_owned();
     let mut child = isolate::command(&["__demo".to_owned(), logs.clone()], true)?
         .spawn()

@@ -51,8 +51,11 @@ impl Stage {
     }
 
     pub(super) fn heading(&mut self, text: &str) {
+        if self.headings == 0 {
+            println!();
+        }
         self.headings += 1;
-        println!("\n=== {}. {text}\n", self.headings);
+        println!("=== {}. {text}\n", self.headings);
     }
 
     /// Notes a figure and says it at the end.
@@ -134,6 +137,14 @@ impl Stage {
 
     fn services(&self) -> Api<Service> {
         Api::default_namespaced(self.lab.kube())
+    }
+
+    /// Sends HTTP requests from the client until one is answered.
+    pub(super) async fn first_answer(&self, address: IpAddr) -> Result<()> {
+        let options = Options::new(Target::http(address, 80), RATE);
+        let mut probing = Prober::start(CLIENT, &options)?;
+        probing.wait_answered(1).await?;
+        probing.stop().await.map(drop)
     }
 
     /// Starts HTTP requests from the client; returns when they are answered.
