@@ -34,6 +34,34 @@ struct Announced {
     ports: BTreeSet<u32>,
 }
 
+/// Addresses of a Service that came to this node.
+struct News<'a> {
+    duty: &'a Duty,
+    announced: Vec<IpAddr>,
+    ports: BTreeSet<u32>,
+    /// Those that no interface can carry.
+    stranded: Vec<IpAddr>,
+}
+
+impl<'a> News<'a> {
+    const fn new(duty: &'a Duty) -> Self {
+        Self {
+            duty,
+            announced: Vec::new(),
+            ports: BTreeSet::new(),
+            stranded: Vec::new(),
+        }
+    }
+}
+
+fn join(parts: impl IntoIterator<Item = impl ToString>, between: &str) -> String {
+    parts
+        .into_iter()
+        .map(|part| part.to_string())
+        .collect::<Vec<_>>()
+        .join(between)
+}
+
 /// An interface in use.
 struct Running {
     interface: Interface,
@@ -229,6 +257,7 @@ impl Coordinator {
         let mut holds: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
         let mut yielding = BTreeSet::new();
         let mut announced = BTreeMap::new();
+        let mut news: BTreeMap<&ServiceKey, News> = BTreeMap::new();
         for (address, duty) in &duties {
             match duty.role {
                 Role::Yield => {
@@ -241,7 +270,15 @@ impl Coordinator {
                 }
                 Role::Own { .. } => {
                     let ports = choose(&self.ports, &duty.interfaces, address);
-                    self.tell_change(address, duty, &ports);
+                    if self.is_news(address, duty, &ports) {
+                        let news = news.entry(&duty.service).or_insert_with(|| News::new(duty));
+                        if ports.is_empty() {
+                            news.stranded.push(*address);
+                        } else {
+                            news.announced.push(*address);
+                            news.ports.extend(&ports);
+                        }
+                    }
                     for index in &ports {
                         holds.entry(*index).or_default().insert(*address);
                     }
@@ -256,6 +293,9 @@ impl Coordinator {
                     );
                 }
             }
+        }
+        for news in news.values() {
+            self.tell_news(news);
         }
         let yielding = Arc::new(yielding);
         for (index, port) in &self.ports {
@@ -281,38 +321,43 @@ impl Coordinator {
         self.count();
     }
 
-    /// Tells the Service's owner where it is announced, when that is news.
-    fn tell_change(&self, address: &IpAddr, duty: &Duty, ports: &BTreeSet<u32>) {
-        let before = self.announced.get(address);
-        if before.is_some_and(|before| {
-            before.uid == duty.uid && before.ports.is_empty() == ports.is_empty()
-        }) {
-            return;
+    /// Whether this address was not announced before, or not been able to be.
+    fn is_news(&self, address: &IpAddr, duty: &Duty, ports: &BTreeSet<u32>) -> bool {
+        self.announced.get(address).is_none_or(|before| {
+            before.uid != duty.uid || before.ports.is_empty() != ports.is_empty()
+        })
+    }
+
+    /// Tells the Service's owner, once for all of its addresses: events that
+    /// come together are counted as one, whatever their text.
+    fn tell_news(&self, news: &News) {
+        let (node, service) = (&self.config.node, &news.duty.service);
+        if !news.announced.is_empty() {
+            let names = news
+                .ports
+                .iter()
+                .filter_map(|index| self.ports.get(index))
+                .map(|port| port.interface.name.as_str());
+            let (addresses, interfaces) = (join(&news.announced, " and "), join(names, ", "));
+            tracing::info!(%service, addresses, interfaces, "announcing");
+            let text = format!("announcing {addresses} from node {node} on {interfaces}");
+            self.tell(service, &news.duty.uid, false, "Announcing", text);
         }
-        let node = &self.config.node;
-        if ports.is_empty() {
-            let wanted = if duty.interfaces.is_empty() {
+        if !news.stranded.is_empty() {
+            let addresses = join(&news.stranded, " and ");
+            let cause = if news.duty.interfaces.is_empty() {
                 "none of its interfaces can announce".to_owned()
             } else {
-                let names: Vec<&str> = duty.interfaces.iter().map(String::as_str).collect();
-                format!("it has no interface {} that is up", names.join(" or "))
+                let names = join(&news.duty.interfaces, " or ");
+                format!("it has no interface {names} that is up")
             };
+            tracing::warn!(%service, addresses, "owned, but {cause}");
             let text = format!(
-                "node {node} should announce {address}, but {wanted}; see interfaces and nodeSelectors of the L2Advertisement"
+                "node {node} should announce {addresses}, but {cause}; see interfaces and \
+                 nodeSelectors of the L2Advertisement"
             );
-            tracing::warn!(service = %duty.service, %address, "{text}");
-            self.tell(&duty.service, &duty.uid, true, "NoInterface", text);
-            return;
+            self.tell(service, &news.duty.uid, true, "NoInterface", text);
         }
-        let names: Vec<&str> = ports
-            .iter()
-            .filter_map(|index| self.ports.get(index))
-            .map(|port| port.interface.name.as_str())
-            .collect();
-        let interfaces = names.join(", ");
-        tracing::info!(service = %duty.service, %address, interfaces, "announcing");
-        let text = format!("announcing {address} from node {node} on {interfaces}");
-        self.tell(&duty.service, &duty.uid, false, "Announcing", text);
     }
 
     /// What a port has to say.

@@ -1,5 +1,7 @@
 //! Events on Services: who announces them, on change only.
 
+use std::time::Duration;
+
 use herald_core::ServiceKey;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
@@ -9,6 +11,10 @@ use tokio::sync::mpsc;
 /// More than a node takes over at once; what does not fit is not told, since
 /// announcing must never wait for the API.
 const BACKLOG: usize = 4096;
+
+/// Between two events: a node that takes a thousand Services over does not
+/// flood the API with them.
+const GAP: Duration = Duration::from_millis(50);
 
 /// Something to tell a Service's owner.
 #[derive(Debug)]
@@ -52,6 +58,7 @@ pub(crate) fn start(client: Client, node: &str) -> mpsc::Sender<Note> {
             if let Err(error) = recorder.publish(&event, &reference).await {
                 tracing::debug!(service = %note.service, %error, "an event was not written");
             }
+            tokio::time::sleep(GAP).await;
         }
     });
     sender

@@ -46,7 +46,6 @@ pub(crate) struct Plan {
 /// An interface that is announced on.
 pub(crate) struct Port {
     name: String,
-    index: u32,
     mac: [u8; 6],
     arp: PacketSocket,
     neighbors: PacketSocket,
@@ -69,12 +68,11 @@ impl Port {
         metrics: Arc<Metrics>,
     ) -> Result<Self, PacketError> {
         let mac = plan.borrow().mac;
-        let groups = Groups::new()
+        let groups = Groups::new(index)
             .inspect_err(|error| tracing::info!(%error, "IPv6 addresses are not announced"))
             .ok();
         Ok(Self {
             name: name.to_owned(),
-            index,
             mac,
             arp: PacketSocket::open(index, ETH_P_ARP, ARP)?,
             neighbors: PacketSocket::open(index, ETH_P_IPV6, NEIGHBOR_DISCOVERY)?,
@@ -187,10 +185,10 @@ impl Port {
             })
             .collect();
         for group in self.joined.difference(&wanted) {
-            groups.leave(self.index, *group);
+            groups.leave(*group);
         }
         for group in wanted.difference(&self.joined) {
-            if let Err(error) = groups.join(self.index, *group) {
+            if let Err(error) = groups.join(*group) {
                 tracing::warn!(interface = self.name, %group, %error,
                     "cannot join a solicited-node group; switches that snoop may not pass questions on");
             }
