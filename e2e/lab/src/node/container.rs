@@ -303,7 +303,8 @@ impl<'a> Life<'a> {
             .append(true)
             .open(&log)
             .with_context(|| format!("open {}", log.display()))?;
-        let child = Command::new(std::env::current_exe()?)
+        // This very program, even if another was built in its place since.
+        let child = Command::new("/proc/self/exe")
             .arg("__container")
             .arg(&file)
             .env_clear()

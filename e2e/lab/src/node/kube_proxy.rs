@@ -30,7 +30,7 @@ pub(super) async fn run(spec: Arc<NodeSpec>) -> Result<()> {
         let output = File::options().create(true).append(true).open(&log)?;
         let mut child = tokio::process::Command::new(program)
             .arg(format!("--config={}", file.display()))
-            .env(PROCESS, format!("kube-proxy/{}", spec.name))
+            .env(PROCESS, format!("kube-proxy-{}", spec.name))
             .env(NODE, &spec.name)
             .stdin(Stdio::null())
             .stderr(output.try_clone()?)
