@@ -134,7 +134,7 @@ impl Links {
     }
 
     /// All interfaces as they are now, by index.
-    pub async fn list(&self) -> Result<BTreeMap<u32, Interface>, LinkError> {
+    pub async fn list(&mut self) -> Result<BTreeMap<u32, Interface>, LinkError> {
         let mut interfaces = BTreeMap::new();
         let mut links = std::pin::pin!(self.handle.link().get().execute());
         while let Some(link) = links.try_next().await.map_err(LinkError::List)? {

@@ -236,7 +236,7 @@ impl Coordinator {
         Ok(())
     }
 
-    async fn list(&self) -> Result<BTreeMap<u32, Interface>, LinkError> {
+    async fn list(&mut self) -> Result<BTreeMap<u32, Interface>, LinkError> {
         let mut tries = 1;
         loop {
             match self.links.list().await {

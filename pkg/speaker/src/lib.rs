@@ -19,6 +19,8 @@ mod index;
 mod metrics;
 mod port;
 mod retry;
+#[cfg(test)]
+mod segment_tests;
 mod table;
 mod traps;
 mod watch;
