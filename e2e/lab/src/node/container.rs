@@ -432,7 +432,7 @@ impl<'a> Life<'a> {
         Target {
             address: self.pod.addresses.first().copied(),
             environment: self.environment.clone(),
-            enter: ["nsenter", "--mount", "--net", "--uts", "--wd=/"]
+            enter: ["nsenter", "--mount", "--net", "--uts", "--root", "--wd=/"]
                 .map(str::to_owned)
                 .into_iter()
                 .chain([format!("--target={}", self.group), "--".into()])

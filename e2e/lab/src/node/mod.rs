@@ -31,6 +31,7 @@ mod sandbox;
 mod server;
 pub mod spec;
 mod status;
+mod tree;
 mod volumes;
 
 use std::fs;
