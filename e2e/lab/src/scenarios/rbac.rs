@@ -15,10 +15,26 @@ pub(super) async fn least_privilege(ctx: &mut Context) -> Result<()> {
     ctx.pool("pool", 1).await?;
     ctx.deploy_echo("web", 1).await?;
     ctx.expose("web").class(CLASS_BARE_METAL).create().await?;
-    for address in ctx.addresses("web").await? {
+    let addresses = ctx.addresses("web").await?;
+    for &address in &addresses {
         ctx.client().curl(address).await?;
     }
-    // Repeated events, conditions of both outcomes, a pool in error.
+    // The same events again: a repetition is a patch of the first.
+    let owner = ctx.client().owner(addresses[0]).await?;
+    ctx.label_node(&owner, LABEL_EXCLUDE_NODE, Some("")).await?;
+    ctx.client()
+        .owned_by_other_than(addresses[0], &owner)
+        .await?;
+    ctx.label_node(&owner, LABEL_EXCLUDE_NODE, None).await?;
+    ctx.client().owned_by(addresses[0], &owner).await?;
+    ctx.change_service("web", json!({"spec": {"type": "ClusterIP"}}))
+        .await?;
+    ctx.no_addresses("web").await?;
+    let again = json!({"spec": {"type": "LoadBalancer", "loadBalancerClass": CLASS_BARE_METAL}});
+    ctx.change_service("web", again).await?;
+    ctx.addresses("web").await?;
+
+    // Conditions of both outcomes, a pool in error.
     for name in ["waiting", "waiting-too"] {
         ctx.expose(name)
             .in_front_of("web")
