@@ -97,7 +97,19 @@ fn follow<K, Key, Value>(
 {
     tokio::spawn(async move {
         let mut events = std::pin::pin!(watch(api, config).backoff(Retry::new()));
+        // One line when the API goes away and one when it is back, not one for
+        // each try in between.
+        let mut away = false;
         while let Some(event) = events.next().await {
+            if away
+                && matches!(
+                    event,
+                    Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_))
+                )
+            {
+                tracing::info!(kind = %K::kind(&()), "following the API again");
+                away = false;
+            }
             let step = match event {
                 Ok(Event::Init) => Step::Begin,
                 Ok(Event::InitApply(object)) => {
@@ -111,11 +123,16 @@ fn follow<K, Key, Value>(
                 }
                 Ok(Event::Delete(object)) => Step::Remove(view(&object).0),
                 Err(error) => {
-                    tracing::warn!(
-                        kind = %K::kind(&()),
-                        error = chain(&error),
-                        "can't follow the API just now; what is announced stays"
-                    );
+                    let (kind, error) = (K::kind(&()), chain(&error));
+                    if std::mem::replace(&mut away, true) {
+                        tracing::debug!(%kind, error, "still can't follow the API");
+                    } else {
+                        tracing::warn!(
+                            %kind,
+                            error,
+                            "can't follow the API just now; what is announced stays"
+                        );
+                    }
                     continue;
                 }
             };

@@ -26,10 +26,14 @@ impl FromStr for LogFormat {
     }
 }
 
+/// The client tells of each failed request without saying why; who made it
+/// says more.
+const DEFAULT: &str = "info,kube_client::client::builder=off";
+
 /// Starts logging. The environment variable `HERALD_LOG` holds the filter
 /// (`info` by default; `herald_speaker=debug,info` for one room).
 pub fn init_logs(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("HERALD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("HERALD_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
