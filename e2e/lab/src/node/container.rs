@@ -26,7 +26,7 @@ use super::privileges::Privileges;
 use super::probes::{self, Finding, Role, Target};
 use super::sandbox::{Mount, Sandbox};
 use super::status::{Ended, Report, State};
-use super::{image, volumes};
+use super::{image, names, volumes};
 use crate::process::{NODE, POD};
 
 /// How long to wait before what could not be started is tried again.
@@ -285,11 +285,11 @@ impl<'a> Life<'a> {
         setpriv.extend(privileges.setpriv());
         let sandbox = Sandbox {
             network: pod.network.clone(),
-            hostname: pod.network.is_some().then(|| pod.pod.name_any()),
+            hostname: pod.network.is_some().then(|| pod.hostname()),
             program,
             arguments,
             working_directory: container.working_dir.clone().map(PathBuf::from),
-            mounts: mounts(pod, container)?,
+            mounts: mounts(pod, spec, container)?,
             read_only_root: privileges.read_only_root,
             other_user: privileges.changes_user(),
             setpriv: setpriv.clone(),
@@ -533,8 +533,10 @@ fn refuse_what_is_missing(spec: &PodSpec, container: &Container) -> Result<()> {
     Ok(())
 }
 
-fn mounts(pod: &PodContext, container: &Container) -> Result<Vec<Mount>> {
-    container
+/// The container's mounts; a volume may lie on what every container has.
+fn mounts(pod: &PodContext, spec: &PodSpec, container: &Container) -> Result<Vec<Mount>> {
+    let mut mounts = names::write(spec, &pod.hostname(), &pod.addresses, &pod.directory)?;
+    let volumes = container
         .volume_mounts
         .iter()
         .flatten()
@@ -556,23 +558,20 @@ fn mounts(pod: &PodContext, container: &Container) -> Result<Vec<Mount>> {
                 read_only: !volume.writable || mount.read_only == Some(true),
             })
         })
-        .collect()
+        .collect::<Result<Vec<_>>>()?;
+    mounts.extend(volumes);
+    Ok(mounts)
 }
 
 impl PodContext {
     /// A container's environment.
     async fn environment(&self, container: &Container) -> Result<Environment> {
         let mut base = self.shared.api_server().await?.clone();
-        let pod = &self.pod;
         let process = format!("{}/{}", self.title(), container.name);
-        let hostname = match self.network {
-            Some(_) => pod.name_any(),
-            None => self.shared.spec.name.clone(),
-        };
         for (name, value) in [
             (POD, process.as_str()),
             (NODE, &self.shared.spec.name),
-            ("HOSTNAME", &hostname),
+            ("HOSTNAME", &self.hostname()),
             (
                 "PATH",
                 "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -581,6 +580,22 @@ impl PodContext {
             base.insert(name.to_owned(), value.to_owned());
         }
         env::resolve(&self.shared.client, &self.fields(), container, base).await
+    }
+
+    /// The pod's host name: the node's on the node's network.
+    fn hostname(&self) -> String {
+        if self.network.is_none() {
+            return self.shared.spec.name.clone();
+        }
+        let asked = self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.hostname.clone());
+        let name = asked.unwrap_or_else(|| self.pod.name_any());
+        // As long as Linux takes it (HOST_NAME_MAX is 64, the kubelet's 63).
+        let name: String = name.chars().take(63).collect();
+        name.trim_end_matches(['-', '.']).to_owned()
     }
 
     /// What the downward API reads.

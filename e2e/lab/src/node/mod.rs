@@ -22,6 +22,7 @@ mod container;
 mod env;
 mod image;
 mod kube_proxy;
+mod names;
 mod network;
 mod pod;
 mod privileges;

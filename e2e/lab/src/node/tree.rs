@@ -103,6 +103,12 @@ impl Tree {
         if target.exists() {
             return Ok(());
         }
+        if let Ok(link) = fs::read_link(target) {
+            // It leads to what the container does not see, such as the name
+            // servers of the machine.
+            let real = target.parent().unwrap_or(target).join(link);
+            return Ok(make(&real, directory)?);
+        }
         match make(target, directory) {
             Err(error)
                 if [ErrorKind::ReadOnlyFilesystem, ErrorKind::PermissionDenied]
