@@ -21,7 +21,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::process;
+use crate::{process, vm};
 
 /// How long tcpdump may take to begin and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -72,7 +72,7 @@ impl Capture {
         let mut lines = BufReader::new(stderr).lines();
         let mut said = Vec::new();
         loop {
-            let line = timeout(PATIENCE, lines.next_line())
+            let line = timeout(PATIENCE * vm::patience(), lines.next_line())
                 .await
                 .context("tcpdump does not begin")??;
             match line {
@@ -99,7 +99,7 @@ impl Capture {
         if let Some(pid) = self.tcpdump.id() {
             kill(Pid::from_raw(pid.try_into()?), Signal::SIGINT)?;
         }
-        let status = timeout(PATIENCE, self.tcpdump.wait())
+        let status = timeout(PATIENCE * vm::patience(), self.tcpdump.wait())
             .await
             .context("tcpdump does not end")??;
         ensure!(status.success(), "tcpdump ended with {status}");

@@ -12,10 +12,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{Event, Options, ProbeReport, Progress};
-use crate::process;
+use crate::{process, vm};
 
 /// Longest wait for answers, and for the report after the last probe.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Starts probers.
 #[derive(Debug)]
@@ -74,6 +74,7 @@ impl Probing {
 
     /// [`Self::wait_answered`] with another limit.
     pub async fn wait_answered_for(&mut self, limit: Duration, count: u64) -> Result<()> {
+        let limit = limit * vm::patience();
         let answers = async {
             // What was told may be older than this call, and one more telling
             // may be on its way: the second from now is news.
@@ -101,7 +102,7 @@ impl Probing {
     /// Ends the probing, waits for what is under way, and tells the whole.
     pub async fn stop(mut self) -> Result<ProbeReport> {
         drop(self.lifeline);
-        let report = timeout(PATIENCE, self.report)
+        let report = timeout(PATIENCE * vm::patience(), self.report)
             .await
             .context("the prober did not end")???;
         let status = self.child.wait().await?;

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -127,8 +129,16 @@ impl Audit {
     /// Reads the log as it stands. A last line that is not whole yet is left
     /// out.
     pub fn read(log: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(log)
-            .with_context(|| format!("read the audit log {}", log.display()))?;
+        Self::read_from(log, 0)
+    }
+
+    /// [`Audit::read`] from an offset on ([`length`]).
+    pub fn read_from(log: &Path, offset: u64) -> Result<Self> {
+        let what = || format!("read the audit log {}", log.display());
+        let mut file = File::open(log).with_context(what)?;
+        file.seek(SeekFrom::Start(offset)).with_context(what)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).with_context(what)?;
         let mut requests = BTreeSet::new();
         for line in text.lines() {
             let Ok(entry) = serde_json::from_str::<Entry>(line) else {
@@ -159,6 +169,13 @@ impl Audit {
             })
             .collect()
     }
+}
+
+/// Octets in the log now.
+pub fn length(log: &Path) -> Result<u64> {
+    Ok(std::fs::metadata(log)
+        .with_context(|| format!("look at the audit log {}", log.display()))?
+        .len())
 }
 
 /// Everything that roles grant to Herald's service accounts.

@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 
+use super::audit::{self, Audit};
 use super::{Case, Event, ProxyMode, Sample, wait};
 use crate::lab::Lab;
 use crate::plan::Families;
@@ -30,6 +31,8 @@ pub struct Context {
     directory: PathBuf,
     namespace: String,
     samples: Vec<Sample>,
+    /// Where in the audit log this scenario's part begins.
+    audited_from: u64,
 }
 
 impl Context {
@@ -39,6 +42,7 @@ impl Context {
         std::fs::create_dir_all(&directory)
             .with_context(|| format!("make {}", directory.display()))?;
         let namespace = case.scenario.clone();
+        let audited_from = audit::length(&lab.audit_log())?;
         let context = Self {
             lab,
             case,
@@ -46,6 +50,7 @@ impl Context {
             directory,
             namespace,
             samples: Vec::new(),
+            audited_from,
         };
         let namespaces: Api<Namespace> = Api::all(context.kube());
         let namespace = serde_json::from_value(json!({
@@ -86,6 +91,25 @@ impl Context {
             .delete(&self.namespace, &DeleteParams::default())
             .await
             .context("delete the scenario's namespace")?;
+        Ok(())
+    }
+
+    /// Forgets what the API server has denied Herald so far: while it starts, it
+    /// denies everybody until it has read the roles.
+    pub fn forgive_denials(&mut self) -> Result<()> {
+        self.audited_from = audit::length(&self.lab.audit_log())?;
+        Ok(())
+    }
+
+    /// The shipped roles allow all that Herald asks for, whatever the scenario.
+    pub(super) fn nothing_was_denied(&self) -> Result<()> {
+        let audit = Audit::read_from(&self.lab.audit_log(), self.audited_from)?;
+        let denied: Vec<String> = audit.denied().iter().map(ToString::to_string).collect();
+        ensure!(
+            denied.is_empty(),
+            "the API server denied Herald: {}",
+            denied.join("; ")
+        );
         Ok(())
     }
 

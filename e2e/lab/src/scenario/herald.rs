@@ -5,7 +5,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -67,11 +67,26 @@ impl Context {
         faults::signal_container(&format!("{HERALD}/{pod}/{container}"), signal)
     }
 
-    /// Kills all operators at once, as a power failure would.
-    pub async fn kill_operators(&self) -> Result<()> {
-        for pod in self.herald_pods(OPERATOR).await? {
-            self.signal(&pod.name_any(), "operator", Signal::SIGKILL)?;
-        }
+    /// Waits until a container of a pod of Herald's has been started again and
+    /// is ready.
+    pub async fn restarted(&self, pod: &str, container: &str) -> Result<()> {
+        let what = format!("{container} of {pod} to be started again");
+        wait::object(self.herald_api(), pod, &what, |pod| {
+            let pod: &Pod = pod?;
+            let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+            let status = statuses.iter().find(|status| status.name == container)?;
+            (status.ready && status.restart_count > 0).then_some(())
+        })
+        .await
+    }
+
+    /// Deletes a pod of Herald's at once, without a word to its process, as if
+    /// its node had lost it.
+    pub async fn kill_herald_pod(&self, pod: &str) -> Result<()> {
+        let pods: Api<Pod> = self.herald_api();
+        pods.delete(pod, &DeleteParams::default().grace_period(0))
+            .await
+            .with_context(|| format!("delete pod {pod}"))?;
         Ok(())
     }
 

@@ -18,9 +18,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::vm;
+
 /// How long to wait for anything, unless it says otherwise. Generous: a
-/// machine may be slow, and a pass is never slower for it.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+/// machine may be slow, Kubernetes' own parts back off for up to a minute after
+/// an outage of the API server, and a pass is never slower for it. In a virtual
+/// machine every limit is stretched.
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Between two attempts of [`until`].
 const AGAIN: Duration = Duration::from_millis(50);
@@ -49,6 +53,7 @@ pub async fn object_for<K, T>(
 where
     K: Resource + Clone + DeserializeOwned + Serialize + Debug + Send + 'static,
 {
+    let limit = limit * vm::patience();
     let deadline = Instant::now() + limit;
     let states = watch_object(api, name).default_backoff();
     pin_mut!(states);
@@ -78,7 +83,8 @@ pub async fn objects<K, T>(
 where
     K: Resource + Clone + DeserializeOwned + Serialize + Debug + Send + 'static,
 {
-    let deadline = Instant::now() + PATIENCE;
+    let limit = PATIENCE * vm::patience();
+    let deadline = Instant::now() + limit;
     let events = watcher(api, config).default_backoff();
     pin_mut!(events);
     let mut seen = BTreeMap::new();
@@ -114,7 +120,7 @@ where
                     .collect();
                 bail!(
                     "waited {} s for {what}; last seen: {}",
-                    PATIENCE.as_secs(),
+                    limit.as_secs(),
                     states.join("; ")
                 )
             }
@@ -139,6 +145,7 @@ pub async fn until_for<T, F>(
 where
     F: Future<Output = Result<T>>,
 {
+    let limit = limit * vm::patience();
     let deadline = Instant::now() + limit;
     let mut last = anyhow!("no attempt ended");
     loop {

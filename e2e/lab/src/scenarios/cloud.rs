@@ -138,7 +138,7 @@ pub(super) async fn health(ctx: &mut Context) -> Result<()> {
         "{} of {} probes lost, longest gap {} ms",
         report.lost, report.sent, report.longest_gap_ms
     ));
-    ensure!(report.longest_gap() < PATIENCE / 2, "probes did not go on");
+    ensure!(report.longest_gap() < PATIENCE / 4, "probes did not go on");
     ctx.measured_ms("node-dies-gap", report.longest_gap());
 
     harm::boot_node(ctx.lab(), "n3")?;
