@@ -14,6 +14,7 @@ use crate::assets::Programs;
 use crate::lab::LabSpec;
 use crate::plan::{self, Families, Host};
 use crate::process;
+use crate::vm;
 
 /// Where the control plane's files are and how to reach it.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
@@ -111,7 +112,11 @@ impl ControlPlane {
             .arg(format!("--cluster-cidr={}", self.cluster_cidr()))
             // A node that is silent for 4 s is NotReady, so that a scenario
             // needs no minute to see it.
-            .args(["--node-monitor-period=1s", "--node-monitor-grace-period=4s"])
+            .arg("--node-monitor-period=1s")
+            .arg(format!(
+                "--node-monitor-grace-period={}s",
+                4 * vm::patience()
+            ))
             .args(["--bind-address=127.0.0.1", "--v=1"]);
         self.spawn(manager, "kube-controller-manager")
     }

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::runner::{self, Options};
-use super::{Isolation, Overlay, ProxyMode, Selection, Summary};
+use super::{Isolation, Kernel, Overlay, ProxyMode, Selection, Summary};
 use crate::plan::Families;
 use crate::scenarios;
 
@@ -33,6 +33,10 @@ pub struct ScenarioArguments {
     /// With these IP families: ipv4, ipv6, dual.
     #[arg(long, value_enum)]
     families: Option<Families>,
+    /// vm: run what the host's kernel lacks (IPVS) in a virtual machine under
+    /// software emulation, which takes minutes a scenario.
+    #[arg(long, value_enum, default_value = "host")]
+    kernel: Kernel,
     /// Where logs and captures are kept; target/herald-lab unless told.
     #[arg(long, value_name = "DIRECTORY")]
     logs: Option<PathBuf>,
@@ -74,6 +78,7 @@ impl ScenarioArguments {
             },
             jobs: self.jobs,
             logs,
+            kernel: self.kernel,
         })
         .await?;
         if self.json {

@@ -14,13 +14,10 @@ use tokio::task::JoinSet;
 
 use super::group::Plan;
 use super::{Case, Event, Group, Kernel, Outcome, Selection, Summary, Verdict, cases, groups};
-use crate::{assets, isolate, scenarios};
+use crate::{assets, isolate, scenarios, vm};
 
 /// Memory that a lab of three nodes may need, with room to spare.
 const LAB_KIB: u64 = 2 * 1024 * 1024;
-
-/// Set by the virtual machine in which this process runs.
-const GUEST: &str = "HERALD_LAB_GUEST";
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -30,6 +27,8 @@ pub(super) struct Options {
     pub jobs: Option<usize>,
     /// Where logs and captures are kept.
     pub logs: PathBuf,
+    /// Whether what the host's kernel lacks is run in a virtual machine.
+    pub kernel: Kernel,
 }
 
 /// Runs what was selected, tells progress, and sums up.
@@ -43,10 +42,10 @@ pub(super) async fn run(options: &Options) -> Result<Summary> {
     let labels: Vec<String> = cases.iter().map(Case::label).collect();
     let (runnable, skipped): (Vec<Case>, Vec<Case>) = cases
         .into_iter()
-        .partition(|case| unavailable(case).is_none());
+        .partition(|case| unavailable(case, options.kernel).is_none());
     let mut outcomes: BTreeMap<String, Outcome> = skipped
         .iter()
-        .filter_map(|case| Some((case.label(), skip(case, unavailable(case)?))))
+        .filter_map(|case| Some((case.label(), skip(case, unavailable(case, options.kernel)?))))
         .collect();
 
     let groups = groups(scenarios::ALL, runnable);
@@ -92,15 +91,27 @@ pub(super) async fn run(options: &Options) -> Result<Summary> {
 }
 
 /// Why a case can't be run here, if it can't.
-fn unavailable(case: &Case) -> Option<String> {
-    let guest = std::env::var_os(GUEST).is_some();
-    match case.needs.kernel() {
-        Kernel::Vm if !guest => Some(format!(
-            "kube-proxy's {} mode needs another kernel than the host's (--kernel vm)",
-            case.needs.proxy_mode
-        )),
-        Kernel::Vm | Kernel::Host => None,
+fn unavailable(case: &Case, kernel: Kernel) -> Option<String> {
+    if !in_guest(case.needs.kernel()) {
+        return None;
     }
+    if kernel != Kernel::Vm {
+        return Some(format!(
+            "kube-proxy's {} mode needs another kernel than the host's; --kernel vm runs it in a virtual machine, slowly",
+            case.needs.proxy_mode
+        ));
+    }
+    vm::unavailable().map(|reason| {
+        format!(
+            "kube-proxy's {} mode needs another kernel than the host's, in a virtual machine: {reason}",
+            case.needs.proxy_mode
+        )
+    })
+}
+
+/// Whether a lab on this kernel needs a virtual machine from here.
+fn in_guest(kernel: Kernel) -> bool {
+    kernel == Kernel::Vm && !vm::inside()
 }
 
 fn skip(case: &Case, why: String) -> Outcome {
@@ -185,11 +196,18 @@ async fn follow(plan: &Plan, begin: Instant, outcomes: &mut Vec<Outcome>) -> Res
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
-    let argument = serde_json::to_string(plan)?;
-    // While this process lives it holds the lifeline; however it ends, the lab
-    // ends with it.
-    let command = isolate::command(&["__group".to_owned(), argument], true)?;
-    let log = std::fs::File::create(plan.logs.join("lab.log"))?;
+    let guest = in_guest(plan.needs.kernel());
+    let command = if guest {
+        in_vm(plan)?
+    } else {
+        // While this process lives it holds the lifeline; however it ends, the
+        // lab ends with it.
+        isolate::command(&["__group".to_owned(), serde_json::to_string(plan)?], true)?
+    };
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(plan.logs.join("lab.log"))?;
     let mut child = tokio::process::Command::from(command)
         .stdout(Stdio::piped())
         .stderr(log)
@@ -222,13 +240,37 @@ async fn follow(plan: &Plan, begin: Instant, outcomes: &mut Vec<Outcome>) -> Res
         }
     }
     let status = child.wait().await?;
-    if !status.success() {
+    let well = if guest {
+        vm::verdict(&plan.logs)? == 0
+    } else {
+        status.success()
+    };
+    if !well {
         bail!(
             "the lab's process ended with {status}; see {}",
             plan.logs.join("lab.log").display()
         );
     }
     Ok(())
+}
+
+/// The same process in a virtual machine, where logs go to what it shares with
+/// the host.
+fn in_vm(plan: &Plan) -> Result<std::process::Command> {
+    let inner = Plan {
+        logs: vm::OUT.into(),
+        ..plan.clone()
+    };
+    let arguments = ["__group".to_owned(), serde_json::to_string(&inner)?];
+    let command = isolate::command(&arguments, false)?;
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    vm::command(&vm::Guest {
+        command: words
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect(),
+        artifacts: plan.logs.clone(),
+        interactive: false,
+    })
 }
 
 /// Makes an empty folder: what lies there is of an earlier run.

@@ -36,8 +36,8 @@ mkdir /rw/upper /rw/work
 mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000 host /host
 mount -t overlay -o lowerdir=/host,upperdir=/rw/upper,workdir=/rw/work overlay /root
 mount -t tmpfs tmpfs /root/run
-mkdir /root/run/herald-vm
-mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000 out /root/run/herald-vm
+mkdir /root/herald-vm
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000 out /root/herald-vm
 mount --move /dev /root/dev
 mount --move /proc /root/proc
 mount --move /sys /root/sys
@@ -50,8 +50,8 @@ exec switch_root /root /bin/sh /run/herald-vm-init
 const SECOND: &str = r"#!/bin/sh
 stty -F /dev/ttyS0 raw -echo opost onlcr 2>/dev/null
 mkdir -p /dev/pts
-setsid -c -w /bin/sh /run/herald-vm/script </dev/ttyS0 >/dev/ttyS0 2>&1
-echo $? > /run/herald-vm/exit
+setsid -c -w /bin/sh /herald-vm/script </dev/ttyS0 >/dev/ttyS0 2>&1
+echo $? > /herald-vm/exit
 sync
 echo o > /proc/sysrq-trigger
 while :; do sleep 1; done

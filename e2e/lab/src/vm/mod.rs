@@ -6,7 +6,7 @@
 //!   host                               guest
 //!   herald-lab ARGS --kernel vm        initramfs: busybox, 9p and overlay modules
 //!     qemu  --- 9p "host", read-only --> / (under an overlay on tmpfs)
-//!           --- 9p "out", writable ----> /run/herald-vm: script, exit, artifacts
+//!           --- 9p "out", writable ----> /herald-vm: script, exit, artifacts
 //!           <-- ttyS0 ------------------ the command's terminal
 //!           <-- ttyS1 ------------------ kernel messages, to a file
 //! ```
@@ -85,8 +85,26 @@ pub fn unavailable() -> Option<String> {
     })
 }
 
-/// Runs the command in a virtual machine and returns its exit status.
-pub fn run(guest: &Guest) -> Result<i32> {
+/// Where the guest sees the artifact directory. Not below `/run`, which a lab
+/// covers with its own.
+pub const OUT: &str = "/herald-vm";
+
+/// Set in a guest, where everything takes about ten times as long.
+pub const GUEST: &str = "HERALD_LAB_GUEST";
+
+/// Whether this process runs in a guest.
+pub fn inside() -> bool {
+    std::env::var_os(GUEST).is_some()
+}
+
+/// By how much limits are stretched here: emulation is slow.
+pub fn patience() -> u32 {
+    if inside() { 6 } else { 1 }
+}
+
+/// A virtual machine that runs the command, not started yet. Its standard
+/// output is that of the command.
+pub fn command(guest: &Guest) -> Result<Command> {
     if let Some(reason) = unavailable() {
         bail!("no virtual machine on this host: {reason}");
     }
@@ -103,19 +121,24 @@ pub fn run(guest: &Guest) -> Result<i32> {
     let initrd = artifacts.join("initrd.cpio");
     initramfs::build(&kernel, &initrd)?;
     eprintln!(
-        "vm: starting a guest with kernel {} under software emulation",
+        "vm: a guest with kernel {} under software emulation",
         kernel.release
     );
-    let status = qemu(&kernel, &initrd, &artifacts, guest.interactive)
-        .status()
-        .context("start qemu-system-x86_64")?;
-    fs::remove_file(&initrd)?;
-    let Ok(code) = fs::read_to_string(&exit) else {
-        bail!(
-            "the guest ended without a verdict (qemu: {status}); its kernel's messages are in {}",
+    Ok(qemu(&kernel, &initrd, &artifacts, guest.interactive))
+}
+
+/// The exit status of the command, once its virtual machine has ended.
+pub fn verdict(artifacts: &Path) -> Result<i32> {
+    let initrd = artifacts.join("initrd.cpio");
+    if initrd.exists() {
+        fs::remove_file(&initrd)?;
+    }
+    let code = fs::read_to_string(artifacts.join("exit")).with_context(|| {
+        format!(
+            "the guest ended without a verdict; its kernel's messages are in {}",
             artifacts.join("console.log").display()
-        );
-    };
+        )
+    })?;
     code.trim().parse().context("read the guest's exit status")
 }
 
@@ -170,15 +193,22 @@ fn write_script(artifacts: &Path, kernel: &Kernel, guest: &Guest) -> Result<()> 
     let script = format!(
         "#!/bin/sh\n\
          export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-         export HOME=/root TERM=linux HERALD_LAB_GUEST=1 HERALD_VM_OUT={out} HERALD_CACHE={cache}\n\
+         export HOME=/root TERM=linux {guest_variable}=1 HERALD_VM_OUT={out} HERALD_CACHE={cache}\n\
          mkdir -p /lib/modules/{release}\n\
          mount --bind {modules} /lib/modules/{release}\n\
          for module in {guest_modules}; do modprobe -q $module || echo \"no module $module\" >/dev/ttyS1; done\n\
          mount -t devpts devpts /dev/pts; mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm\n\
          ip link set lo up\n\
          cd {cwd}\n\
-         {command}\n",
-        out = "/run/herald-vm",
+         {command}{stderr}\n",
+        guest_variable = GUEST,
+        out = OUT,
+        // A terminal shows both; a program that reads the one wants it alone.
+        stderr = if guest.interactive {
+            String::new()
+        } else {
+            format!(" 2>>{OUT}/lab.log")
+        },
         cache = quote(&crate::assets::cache().to_string_lossy()),
         release = kernel.release,
         modules = quote(&kernel.modules().to_string_lossy()),
