@@ -3,8 +3,10 @@
 //! `SO_ATTACH_FILTER`).
 
 /// One instruction: `code`, jumps when true and when false, operand.
-pub type Instruction = (u16, u8, u8, u32);
+pub(crate) type Instruction = (u16, u8, u8, u32);
 
+/// `A = word at k`.
+const LD: u16 = 0x20;
 /// `A = halfword at k`.
 const LDH: u16 = 0x28;
 /// `A = byte at k`.
@@ -17,40 +19,75 @@ const RET: u16 = 0x06;
 /// Longer than any frame we look at.
 const WHOLE: u32 = 0xffff;
 
-/// ARP requests and replies over Ethernet.
-pub const ARP: &[Instruction] = &[
-    (LDH, 0, 0, 12),
-    (JEQ, 0, 1, 0x0806),
-    (RET, 0, 0, WHOLE),
-    (RET, 0, 0, 0),
-];
+/// Where the kernel lets a load find the index of the interface that a frame
+/// came in on (`SKF_AD_OFF + SKF_AD_IFINDEX`).
+const INTERFACE: u32 = 0xffff_f008;
 
-/// Neighbor Solicitations and Advertisements without extension headers, which
-/// RFC 4861 messages do not have.
-pub const NEIGHBOR_DISCOVERY: &[Instruction] = &[
-    (LDH, 0, 0, 12),
-    (JEQ, 0, 6, 0x86dd),
-    (LDB, 0, 0, 20),
-    (JEQ, 0, 4, 58),
-    (LDB, 0, 0, 54),
-    (JEQ, 1, 0, 135),
-    (JEQ, 0, 1, 136),
-    (RET, 0, 0, WHOLE),
-    (RET, 0, 0, 0),
-];
+/// What a packet socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// ARP over Ethernet.
+    Arp,
+    /// Neighbor Solicitations and Advertisements, without extension headers,
+    /// which RFC 4861 messages do not have.
+    NeighborDiscovery,
+}
+
+impl Traffic {
+    /// Its Ethernet type.
+    pub(crate) const fn ethertype(self) -> u16 {
+        match self {
+            Self::Arp => 0x0806,
+            Self::NeighborDiscovery => 0x86dd,
+        }
+    }
+
+    /// The program that passes it and nothing else. The interface is checked
+    /// too: a socket on an interface also gets what belongs to a VLAN on top
+    /// of it, with the tag gone, and an answer would go to the wrong network.
+    pub(crate) fn filter(self, interface: u32) -> Vec<Instruction> {
+        let mut program = vec![
+            (LD, 0, 0, INTERFACE),
+            (JEQ, 1, 0, interface),
+            (RET, 0, 0, 0),
+            (LDH, 0, 0, 12),
+            (JEQ, 1, 0, self.ethertype().into()),
+            (RET, 0, 0, 0),
+        ];
+        if self == Self::NeighborDiscovery {
+            program.extend([
+                // Next header.
+                (LDB, 0, 0, 20),
+                (JEQ, 0, 3, 58),
+                // ICMPv6 type.
+                (LDB, 0, 0, 54),
+                (JEQ, 2, 0, 135),
+                (JEQ, 1, 0, 136),
+                (RET, 0, 0, 0),
+            ]);
+        }
+        program.push((RET, 0, 0, WHOLE));
+        program
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Runs a program as the kernel would; a load past the end drops the frame.
-    fn accepts(program: &[Instruction], frame: &[u8]) -> bool {
+    const OURS: u32 = 3;
+
+    /// Runs a program as the kernel would on a frame that came in on an
+    /// interface; a load past the end drops the frame.
+    fn passes_on(interface: u32, traffic: Traffic, frame: &[u8]) -> bool {
+        let program = traffic.filter(OURS);
         let (mut at, mut accumulator) = (0, 0u32);
         loop {
             let (code, yes, no, k) = program[at];
             let offset = usize::try_from(k).unwrap();
             at += 1;
             match code {
+                LD if k == INTERFACE => accumulator = interface,
                 LDH => match frame.get(offset..offset + 2) {
                     Some(bytes) => {
                         accumulator = u32::from(u16::from_be_bytes([bytes[0], bytes[1]]));
@@ -68,6 +105,10 @@ mod tests {
         }
     }
 
+    fn passes(traffic: Traffic, frame: &[u8]) -> bool {
+        passes_on(OURS, traffic, frame)
+    }
+
     fn frame(kind: u16, next: u8, icmp: u8) -> Vec<u8> {
         let mut frame = vec![0; 86];
         frame[12..14].copy_from_slice(&kind.to_be_bytes());
@@ -77,15 +118,16 @@ mod tests {
     }
 
     #[test]
-    fn only_arp_passes_the_arp_filter() {
-        assert!(accepts(ARP, &frame(0x0806, 0, 0)));
-        assert!(!accepts(ARP, &frame(0x0800, 0, 0)));
-        assert!(!accepts(ARP, &[0; 4]));
+    fn only_arp_passes_as_arp() {
+        assert!(passes(Traffic::Arp, &frame(0x0806, 0, 0)));
+        assert!(!passes(Traffic::Arp, &frame(0x0800, 0, 0)));
+        assert!(!passes(Traffic::Arp, &[0; 4]));
     }
 
     #[test]
-    fn only_neighbor_messages_pass_the_other() {
-        for (icmp, passes) in [
+    fn only_neighbor_messages_pass_as_neighbor_discovery() {
+        let discovery = Traffic::NeighborDiscovery;
+        for (icmp, wanted) in [
             (133, false),
             (134, false),
             (135, true),
@@ -93,13 +135,24 @@ mod tests {
             (137, false),
         ] {
             assert_eq!(
-                accepts(NEIGHBOR_DISCOVERY, &frame(0x86dd, 58, icmp)),
-                passes,
+                passes(discovery, &frame(0x86dd, 58, icmp)),
+                wanted,
                 "{icmp}"
             );
         }
-        assert!(!accepts(NEIGHBOR_DISCOVERY, &frame(0x86dd, 6, 135)));
-        assert!(!accepts(NEIGHBOR_DISCOVERY, &frame(0x0800, 58, 135)));
-        assert!(!accepts(NEIGHBOR_DISCOVERY, &frame(0x86dd, 58, 135)[..40]));
+        assert!(!passes(discovery, &frame(0x86dd, 6, 135)));
+        assert!(!passes(discovery, &frame(0x0800, 58, 135)));
+        assert!(!passes(discovery, &frame(0x86dd, 58, 135)[..40]));
+    }
+
+    #[test]
+    fn what_belongs_to_another_interface_does_not_pass() {
+        assert!(!passes_on(OURS + 1, Traffic::Arp, &frame(0x0806, 0, 0)));
+        let solicitation = frame(0x86dd, 58, 135);
+        assert!(!passes_on(
+            OURS + 1,
+            Traffic::NeighborDiscovery,
+            &solicitation
+        ));
     }
 }

@@ -5,7 +5,7 @@ mod groups;
 mod links;
 mod packet;
 
-pub use filter::{ARP, Instruction, NEIGHBOR_DISCOVERY};
+pub use filter::Traffic;
 pub use groups::Groups;
 pub use links::{Interface, LinkError, Links};
 pub use packet::{PacketError, PacketSocket};

@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::filter::Instruction;
+use crate::filter::Traffic;
 
 /// A packet socket could not be opened.
 #[derive(Debug, Error)]
@@ -34,14 +34,9 @@ pub struct PacketError {
 pub struct PacketSocket(AsyncFd<Socket>);
 
 impl PacketSocket {
-    /// Opens a socket on the interface with this index, for frames of type
-    /// `ethertype` (host byte order) that pass `filter`. Must be called within
-    /// a tokio runtime.
-    pub fn open(
-        interface: u32,
-        ethertype: u16,
-        filter: &[Instruction],
-    ) -> Result<Self, PacketError> {
+    /// Opens a socket for one kind of traffic on the interface with this index.
+    /// Must be called within a tokio runtime.
+    pub fn open(interface: u32, traffic: Traffic) -> Result<Self, PacketError> {
         let failed = |step| {
             move |source| PacketError {
                 interface,
@@ -55,15 +50,17 @@ impl PacketSocket {
         socket
             .set_nonblocking(true)
             .map_err(failed("setting non-blocking"))?;
-        let program: Vec<SockFilter> = filter
-            .iter()
-            .map(|(code, jt, jf, k)| SockFilter::new(*code, *jt, *jf, *k))
+        let program: Vec<SockFilter> = traffic
+            .filter(interface)
+            .into_iter()
+            .map(|(code, jt, jf, k)| SockFilter::new(code, jt, jf, k))
             .collect();
         socket
             .attach_filter(&program)
             .map_err(failed("attaching the filter"))?;
         ignore_outgoing(&socket).map_err(failed("ignoring our own frames"))?;
-        let address = link_address(interface, ethertype).map_err(failed("making its address"))?;
+        let address =
+            link_address(interface, traffic.ethertype()).map_err(failed("making its address"))?;
         socket.bind(&address).map_err(failed("binding"))?;
         // SAFETY: the socket is owned by the AsyncFd for all of its life, is
         // never replaced, and its descriptor is not closed before it.

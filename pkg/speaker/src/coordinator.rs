@@ -148,7 +148,13 @@ impl Coordinator {
         tokio::pin!(end);
         loop {
             self.settle();
-            let ports: Vec<_> = self.ports.values_mut().map(|port| &mut port.task).collect();
+            let ports: Vec<_> = self
+                .ports
+                .values_mut()
+                .map(|port| &mut port.task)
+                // One that has ended must not be asked again.
+                .filter(|task| !task.is_finished())
+                .collect();
             let handed_over = futures::future::join_all(ports);
             tokio::select! {
                 _ = handed_over => return,

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use herald_l2::{Announcer, Counters, Event, Mac, solicited_node};
-use herald_net::{ARP, Groups, NEIGHBOR_DISCOVERY, PacketError, PacketSocket};
+use herald_net::{Groups, PacketError, PacketSocket, Traffic};
 use tokio::sync::{mpsc, watch};
 
 use crate::metrics::{InterfaceLabel, Metrics};
 
-const ETH_P_ARP: u16 = 0x0806;
 const ETH_P_IPV6: u16 = 0x86dd;
 
 /// Longer than any ARP packet or neighbour message that is well formed.
@@ -74,8 +73,8 @@ impl Port {
         Ok(Self {
             name: name.to_owned(),
             mac,
-            arp: PacketSocket::open(index, ETH_P_ARP, ARP)?,
-            neighbors: PacketSocket::open(index, ETH_P_IPV6, NEIGHBOR_DISCOVERY)?,
+            arp: PacketSocket::open(index, Traffic::Arp)?,
+            neighbors: PacketSocket::open(index, Traffic::NeighborDiscovery)?,
             groups,
             joined: BTreeSet::new(),
             announcer: Announcer::new(Mac(mac), Instant::now()),

@@ -29,7 +29,8 @@ const VIP6: &str = "fd20::1:0";
 const MAC: &str = "02:00:00:00:00:11";
 const OTHER_MAC: &str = "02:00:00:00:00:12";
 
-/// Builds the segment. `client` and `other` are hosts, `lan0` is this node's.
+/// Builds the segment. `client` and `other` are hosts, `lan0` is this node's,
+/// and so is `lan1`, which has nothing to do with the VIPs.
 const SEGMENT: &str = "
     set -e
     mount -t tmpfs none /run
@@ -43,6 +44,9 @@ const SEGMENT: &str = "
         ip -n $host link set lan0 up
     done
     ip link set lan0 up
+    ip link add lan1 type veth peer name lan1 netns other
+    ip link set lan1 up
+    ip -n other link set lan1 up
     ip addr add 10.20.0.11/16 dev lan0
     ip addr add fd20::11/64 dev lan0 nodad
     ip -n client addr add 10.20.0.1/16 dev lan0
