@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::api::{Api, ListParams};
 use kube::config::KubeConfigOptions;
 use serde::{Deserialize, Serialize};
@@ -119,6 +119,14 @@ impl Lab {
             lab.start_node(&Host::Node(i).name())?;
         }
         lab.nodes_ready(Duration::from_mins(2)).await?;
+        // No pod is taken before the account that it would run as exists.
+        let accounts: Api<ServiceAccount> = Api::default_namespaced(lab.kube());
+        poll(
+            Duration::from_mins(1),
+            "the default service account to exist",
+            || async { accounts.get("default").await.is_ok() },
+        )
+        .await?;
         say("all nodes Ready");
         Ok(lab)
     }
