@@ -9,10 +9,12 @@ use nix::errno::Errno;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::isolate;
+
 /// Runs `herald-lab ARGS` as the only child and returns its exit code. With a
 /// lifeline, ends as soon as standard input does.
 pub fn run(args: &[String], lifeline: bool) -> Result<ExitCode> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(isolate::own_path()?);
     command.args(args).stdin(Stdio::null());
     let child = command
         .spawn()

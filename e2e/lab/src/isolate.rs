@@ -12,6 +12,7 @@
 //! uids, for instance) works too.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -23,6 +24,17 @@ pub const LIFELINE: &str = "--lifeline";
 /// Whether this process is the machine's root.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
+}
+
+/// This program's path. A build may have put another program there since it
+/// started, which the kernel marks (proc(5), `/proc/pid/exe`); that one is meant
+/// then.
+pub fn own_path() -> Result<PathBuf> {
+    let path = std::env::current_exe().context("find this program's own path")?;
+    let plain = path
+        .to_str()
+        .and_then(|path| path.strip_suffix(" (deleted)"));
+    Ok(plain.map(PathBuf::from).unwrap_or(path))
 }
 
 /// `herald-lab ARGS` as the main process of fresh namespaces, not started yet.
@@ -44,7 +56,7 @@ pub fn command(args: &[String], lifeline: bool) -> Result<Command> {
             "--mount-proc",
         ])
         .args(["--propagation", "private"])
-        .arg(std::env::current_exe().context("find this program's own path")?)
+        .arg(own_path()?)
         .arg("__init");
     if lifeline {
         command.arg(LIFELINE).stdin(Stdio::piped());

@@ -313,7 +313,7 @@ impl Lab {
                 "--mount-proc",
             ])
             .args(["--propagation", "private"])
-            .arg(std::env::current_exe()?)
+            .arg(isolate::own_path()?)
             .args(["__init", "--", "__node", "--spec"])
             .arg(&file)
             .env(NODE, name);

@@ -142,7 +142,7 @@ impl Running {
             .args(["--mount", "--net", "--pid", "--ipc"])
             .arg(format!("--wd={}", std::env::current_dir()?.display()))
             .arg("--")
-            .arg(std::env::current_exe()?)
+            .arg(isolate::own_path()?)
             .args(std::env::args_os().skip(1))
             .env(INSIDE, "1")
             .stdin(Stdio::inherit())
