@@ -1,6 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz`.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -27,11 +28,11 @@ pub enum TelemetryError {
         /// The address asked for.
         address: SocketAddr,
         /// What the kernel said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The server stopped by itself.
     #[error("the metrics and health endpoint stopped")]
-    Serve(#[source] std::io::Error),
+    Serve(#[source] io::Error),
 }
 
 #[derive(Clone)]
@@ -41,21 +42,42 @@ struct Shared {
 }
 
 /// Serves `/metrics` (`OpenMetrics` text), `/healthz` (200 while the process
-/// answers) and `/readyz` (200 when ready, else 503) until cancelled.
+/// answers) and `/readyz` (200 when ready, else 503) until cancelled. The
+/// address `[::]` takes IPv4 too, and IPv4 alone on a host without IPv6.
 pub async fn serve(
     address: SocketAddr,
     registry: Arc<Registry>,
     health: Health,
     cancel: CancellationToken,
 ) -> Result<(), TelemetryError> {
-    let listener = TcpListener::bind(address)
+    let listener = listen(address)
         .await
         .map_err(|source| TelemetryError::Listen { address, source })?;
+    serve_on(listener, Shared { registry, health }, cancel).await
+}
+
+async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error)
+            if address.ip() == Ipv6Addr::UNSPECIFIED
+                && error.raw_os_error() == Some(libc::EAFNOSUPPORT) =>
+        {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        result => result,
+    }
+}
+
+async fn serve_on(
+    listener: TcpListener,
+    shared: Shared,
+    cancel: CancellationToken,
+) -> Result<(), TelemetryError> {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .with_state(Shared { registry, health });
+        .with_state(shared);
     axum::serve(listener, router)
         .with_graceful_shutdown(cancel.cancelled_owned())
         .await
@@ -82,5 +104,64 @@ async fn ready(State(shared): State<Shared>) -> Response {
         "ready\n".into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    async fn fetch(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn readiness_health_and_metrics_are_served_until_cancelled() {
+        let mut registry = Registry::default();
+        let counter: Counter = Counter::default();
+        registry.register("herald_test", "A counter", counter.clone());
+        counter.inc();
+        let (health, cancel) = (Health::new(), CancellationToken::new());
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Shared {
+            registry: Arc::new(registry),
+            health: health.clone(),
+        };
+        let server = tokio::spawn(serve_on(listener, shared, cancel.clone()));
+
+        assert!(fetch(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+        assert!(fetch(address, "/readyz").await.starts_with("HTTP/1.1 503"));
+        health.set_ready(true);
+        assert!(fetch(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+        let metrics = fetch(address, "/metrics").await;
+        assert!(metrics.contains("herald_test_total 1"), "{metrics}");
+        assert!(metrics.trim_end().ends_with("# EOF"), "{metrics}");
+        cancel.cancel();
+        server.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_named() {
+        let taken = listen((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = serve(
+            address,
+            Arc::default(),
+            Health::new(),
+            CancellationToken::new(),
+        )
+        .await
+        .unwrap_err();
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
     }
 }
