@@ -294,10 +294,7 @@ fn up(args: UpArgs) -> Result<()> {
     };
     // Before the lab's own namespaces, which have no way out.
     assets::ensure()?;
-    let mut inner = vec![
-        "__supervise".to_owned(),
-        serde_json::to_string(&spec)?,
-    ];
+    let mut inner = vec!["__supervise".to_owned(), serde_json::to_string(&spec)?];
     if !args.bare {
         inner.push(args.overlay);
     }

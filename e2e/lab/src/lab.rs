@@ -433,7 +433,8 @@ async fn poll<F: Future<Output = bool>>(
 
 async fn client(control_plane: &ControlPlane) -> Result<kube::Client> {
     let kubeconfig = kube::config::Kubeconfig::read_from(control_plane.kubeconfig("admin"))?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     Ok(kube::Client::try_from(config)?)
 }
 

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 
 /// A node that may carry traffic for load balancers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of the API's object")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of the API's object"
+)]
 pub struct Node {
     /// `metadata.name`.
     pub name: String,
