@@ -8,9 +8,17 @@
 //!      └── agent      watches pods ──> pod (a task each)
 //!                                       ├─ network    its namespace
 //!                                       ├─ volumes    its files
-//!                                       ├─ container  a task each: sandbox, probes
+//!                                       ├─ container  a task each: launch, probes
+//!                                       │   └─ sandbox, tree: inside its process
 //!                                       └─ status     one patch a change
 //! ```
+//!
+//! What it does not do, against a kubelet: images (an image's name stands for a
+//! program of the machine, whose file tree is what the container sees, read-only),
+//! a pid namespace per pod, resource limits, `hostPort`, `postStart`, gRPC and
+//! HTTPS probes, `kubectl exec`, changed config maps in running pods. Where a
+//! manifest asks for one of these in vain, the container's status says so, but
+//! for limits. A cluster in the lab has no DNS.
 //!
 //! It runs in the node's network namespace, in pid and mount namespaces of its
 //! own: when their first process ends, the node's pods end with it, and so do
@@ -22,6 +30,7 @@ mod container;
 mod env;
 mod image;
 mod kube_proxy;
+mod launch;
 mod names;
 mod network;
 mod pod;

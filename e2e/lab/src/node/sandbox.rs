@@ -2,9 +2,9 @@
 //! describes them in a file; `herald-lab __container FILE` makes them around
 //! itself and becomes the container's program.
 //!
-//! What a container sees as its image is the machine's own file tree, read-only
-//! with or without `readOnlyRootFilesystem`, so that no container changes the
-//! machine. `/run` and `/tmp` are its own, and writable unless the root is to be
+//! What a container sees as its image is the machine's own file tree (see
+//! [`super::tree`]), read-only with or without `readOnlyRootFilesystem`, so that
+//! no container changes the machine. `/run` and `/tmp` are its own, and writable unless the root is to be
 //! read-only. There is no pid namespace of its own: the node's is shared.
 
 use std::convert::Infallible;
