@@ -1,5 +1,6 @@
 //! herald-operator: flags to wiring.
 
+use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,8 +103,12 @@ async fn main() -> Result<()> {
     let (health, stop) = (Health::new(), CancellationToken::new());
     let client = Client::try_default().await.context("find the API server")?;
     let address = flags.metrics_bind_address;
-    let config = configure(&client, flags).await?;
+    // First of all: as process 1 of a container nothing else would end us.
     tokio::spawn(stop_on_signal(stop.clone())?);
+    let configured = stop.run_until_cancelled(configure(&client, flags)).await;
+    let Some(config) = configured.transpose()? else {
+        return Ok(());
+    };
     let endpoint = herald_telemetry::serve(
         address,
         Arc::new(registry),
@@ -178,10 +183,16 @@ async fn cluster_id(client: &Client) -> Result<String> {
 }
 
 fn print_crds() -> Result<()> {
+    let mut text = String::new();
     for crd in [IPAddressPool::crd(), L2Advertisement::crd()] {
-        print!("---\n{}", serde_yaml_ng::to_string(&crd)?);
+        text.push_str("---\n");
+        text.push_str(&serde_yaml_ng::to_string(&crd)?);
     }
-    Ok(())
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // The reader has had enough, as `head` has.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
 }
 
 /// A whole number of seconds with its unit, `15s`.

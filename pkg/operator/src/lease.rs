@@ -50,8 +50,14 @@ pub struct Fence(Arc<Mutex<Option<Instant>>>);
 impl Fence {
     /// Whether a write may begin now.
     pub fn holds(&self) -> bool {
+        self.until().is_some()
+    }
+
+    /// Until when a write that begins now must have ended; `None` if none may
+    /// begin.
+    pub fn until(&self) -> Option<Instant> {
         let until = *self.0.lock().expect("no holder of the fence panics");
-        until.is_some_and(|until| Instant::now() < until)
+        until.filter(|until| Instant::now() < *until)
     }
 
     fn set(&self, until: Option<Instant>) {

@@ -19,6 +19,7 @@ mod pools;
 mod queue;
 mod reconcile;
 mod request;
+mod retry;
 mod stores;
 mod writer;
 
@@ -82,9 +83,11 @@ pub async fn run(
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), OperatorError> {
-    check_node_selector(&client, &config.node_selector).await?;
-    let stores = stores::Stores::start(&client, &config.namespace, &config.node_selector);
-    stores.ready().await;
+    // The API may be away for long; being told to stop must not wait for it.
+    let Some(stores) = stop.run_until_cancelled(follow(&client, &config)).await else {
+        return Ok(());
+    };
+    let stores = stores?;
     health.set_ready(true);
     let (fence, keeper) = lease::acquire(&client, &config.lease, &stop).await?;
     let Some(keeper) = keeper else { return Ok(()) };
@@ -101,6 +104,14 @@ pub async fn run(
         // It ends before it is told to only if the lease is lost.
         kept = &mut keeping => Ok(joined(kept)?),
     }
+}
+
+/// Follows the API; returns when every list has been complete once.
+async fn follow(client: &Client, config: &Config) -> Result<stores::Stores, OperatorError> {
+    check_node_selector(client, &config.node_selector).await?;
+    let stores = stores::Stores::start(client, &config.namespace, &config.node_selector);
+    stores.ready().await;
+    Ok(stores)
 }
 
 fn joined(kept: Result<Result<(), LeaseError>, tokio::task::JoinError>) -> Result<(), LeaseError> {

@@ -217,14 +217,16 @@ impl Context {
                 key: report.key.clone(),
                 uid,
             };
-            match self.drive(provider.as_ref(), &desired, false).await {
+            // Addresses from pools are only our own book-keeping.
+            let dry_run = self.dry_run && provider.external();
+            match self.drive(provider.as_ref(), &desired, dry_run).await {
                 Outcome::Settled(_) => report.released = true,
                 Outcome::Failed(error) => return Err(self.failed(service, &error).await),
                 Outcome::Refused(refusal) => {
                     tracing::warn!(service = %report.key, reason = refusal.reason, "{refusal}");
                     return Err(Next::Failed(None));
                 }
-                Outcome::Planned(_) => {}
+                Outcome::Planned(steps) => return Err(self.planned(service, &steps).await),
             }
         }
         if report
@@ -235,6 +237,24 @@ impl Context {
             report.tracked = None;
         }
         Ok(())
+    }
+
+    /// Says what a dry run would take away. The finalizer stays, for what is
+    /// outside stays.
+    async fn planned(&self, service: Option<&Service>, steps: &[String]) -> Next {
+        let Some(service) = service else {
+            return Next::Done(None);
+        };
+        let verdict = Verdict {
+            ingress: request::current(service),
+            ready: false,
+            reason: "DryRun",
+            message: format!("would {}", steps.join("; then ")),
+        };
+        match self.say(service, &verdict).await {
+            Ok(()) => Next::Done(None),
+            Err(next) => next,
+        }
     }
 
     /// Takes our marks off a Service that is not ours.

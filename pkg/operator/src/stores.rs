@@ -14,6 +14,8 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use crate::retry::Retry;
+
 /// Something that decisions rest on has changed.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
@@ -110,7 +112,7 @@ where
     let changes = changes.clone();
     tokio::spawn(async move {
         let events = watcher(api, config)
-            .default_backoff()
+            .backoff(Retry::new())
             // Never read, and often the largest part of an object.
             .modify(|object| object.managed_fields_mut().clear())
             .reflect(writer);

@@ -75,6 +75,20 @@ impl Writer {
         }
     }
 
+    /// Makes a write, if one may begin now, and gives it up when the lease may
+    /// have ended: the client tries again by itself where the API server is
+    /// slow, and none of these tries may come after the next leader has looked.
+    async fn fenced<T>(
+        &self,
+        write: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, WriteError> {
+        let until = self.fence.until().ok_or(WriteError::Fenced)?;
+        match tokio::time::timeout_at(until.into(), write).await {
+            Ok(written) => Ok(written?),
+            Err(_) => Err(WriteError::Fenced),
+        }
+    }
+
     /// Writes a Service's status.
     pub(crate) async fn service_status(
         &self,
@@ -95,12 +109,11 @@ impl Writer {
     where
         K: Resource + Clone + DeserializeOwned,
     {
-        self.check()?;
         let parameters = PatchParams {
             field_manager: Some(FIELD_MANAGER.into()),
             ..Default::default()
         };
-        api.patch_status(&object.name_any(), &parameters, &Patch::Merge(patch))
+        self.fenced(api.patch_status(&object.name_any(), &parameters, &Patch::Merge(patch)))
             .await?;
         self.metrics.status_writes.inc();
         Ok(())
@@ -121,7 +134,6 @@ impl Writer {
         if finalizers == service.finalizers() {
             return Ok(None);
         }
-        self.check()?;
         let patch = json!({"metadata": {
             "resourceVersion": service.resource_version(),
             "uid": service.uid(),
@@ -132,10 +144,9 @@ impl Writer {
             ..Default::default()
         };
         let api = self.services(service);
-        let patched = api
-            .patch(&service.name_any(), &parameters, &Patch::Merge(patch))
-            .await?;
-        Ok(Some(patched))
+        self.fenced(api.patch(&service.name_any(), &parameters, &Patch::Merge(patch)))
+            .await
+            .map(Some)
     }
 
     /// The Service as the API server has it now.

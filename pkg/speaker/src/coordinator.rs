@@ -77,7 +77,7 @@ impl Drop for Running {
 
 pub(crate) struct Coordinator {
     config: Config,
-    duties: watch::Receiver<Duties>,
+    duties: watch::Receiver<Arc<Duties>>,
     notes: mpsc::Sender<Note>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
@@ -92,7 +92,7 @@ pub(crate) struct Coordinator {
 impl Coordinator {
     pub(crate) fn new(
         config: Config,
-        duties: watch::Receiver<Duties>,
+        duties: watch::Receiver<Arc<Duties>>,
         notes: mpsc::Sender<Note>,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
@@ -264,7 +264,7 @@ impl Coordinator {
         let mut yielding = BTreeSet::new();
         let mut announced = BTreeMap::new();
         let mut news: BTreeMap<&ServiceKey, News> = BTreeMap::new();
-        for (address, duty) in &duties {
+        for (address, duty) in duties.iter() {
             match duty.role {
                 Role::Yield => {
                     yielding.insert(*address);

@@ -76,7 +76,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), SpeakerError> {
     let changes = watch::start(&client, &config);
-    let (publish, duties) = channel(Duties::default());
+    let (publish, duties) = channel(Arc::<Duties>::default());
     let notes = events::start(client, &config.node);
     let node = config.node.clone();
     let coordinator = Coordinator::new(config, duties, notes, metrics.0, stop.clone())?;
@@ -102,7 +102,7 @@ impl SpeakerMetrics {
 async fn decide(
     mut changes: mpsc::Receiver<Change>,
     node: &str,
-    publish: tokio::sync::watch::Sender<Duties>,
+    publish: tokio::sync::watch::Sender<Arc<Duties>>,
     health: Health,
     stop: CancellationToken,
 ) {
@@ -135,8 +135,10 @@ async fn decide(
         }
         let now = duties::compute(&index, node);
         publish.send_if_modified(|before| {
-            let changed = *before != now;
-            *before = now;
+            let changed = **before != now;
+            if changed {
+                *before = Arc::new(now);
+            }
             changed
         });
     }

@@ -136,7 +136,7 @@ async fn until(command: &str, text: &str, there: bool) {
 }
 
 struct Speaker {
-    duties: watch::Sender<Duties>,
+    duties: watch::Sender<Arc<Duties>>,
     notes: mpsc::Receiver<Note>,
     stop: CancellationToken,
     task: JoinHandle<Result<(), SpeakerError>>,
@@ -153,7 +153,7 @@ impl Speaker {
             exclude_interfaces: vec![Regex::new("^lo$").unwrap()],
             drain_timeout: LIMIT,
         };
-        let (sender, duties) = watch::channel(duties(Role::Own { successor: true }));
+        let (sender, duties) = watch::channel(Arc::new(duties(Role::Own { successor: true })));
         let (notes, receiver) = mpsc::channel(16);
         let stop = CancellationToken::new();
         let metrics = Arc::new(Metrics::register(&mut Registry::default()));
@@ -237,7 +237,7 @@ fn hosts_find_our_addresses_and_are_kept_off_them() {
 
         // The switch, which snoops, knows of the group.
         until("ip -6 maddr show dev lan0", "ff02::1:ff01:0", true).await;
-        speaker.duties.send_replace(Duties::new());
+        speaker.duties.send_replace(Arc::default());
         until("ip -6 maddr show dev lan0", "ff02::1:ff01:0", false).await;
         let (ours, _) = shell(&format!("{ARPING} {VIP}")).await;
         assert!(!ours, "answered after it was withdrawn");
@@ -282,7 +282,7 @@ fn an_address_is_answered_for_until_its_successor_is_heard() {
         assert!(!ours, "answered though the successor was heard");
         must(&format!("{NDISC6} {VIP6} lan0")).await;
         // Nobody can have the other one any more: nothing to wait for.
-        speaker.duties.send_replace(Duties::new());
+        speaker.duties.send_replace(Arc::default());
         speaker.ended().await;
     });
 }
@@ -297,7 +297,7 @@ fn without_a_successor_we_stop_at_once() {
         speaker.note().await;
         speaker
             .duties
-            .send_replace(duties(Role::Own { successor: false }));
+            .send_replace(Arc::new(duties(Role::Own { successor: false })));
         must(&format!("{ARPING} {VIP}")).await;
         speaker.stop.cancel();
         speaker.ended().await;
