@@ -114,7 +114,10 @@ fn start(mark: &str) -> Child {
     let mut lines = BufReader::new(lab.stderr.take().unwrap()).lines();
     let mut said = Vec::new();
     loop {
-        let line = lines.next().expect(&said.join("\n")).unwrap();
+        let line = lines
+            .next()
+            .unwrap_or_else(|| panic!("{}", said.join("\n")))
+            .unwrap();
         if line.contains(UP) {
             break;
         }

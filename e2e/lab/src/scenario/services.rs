@@ -205,6 +205,25 @@ impl Context {
             .sum())
     }
 
+    /// `EndpointSlice`s made by hand, one a family, of the pods with label
+    /// `app: APP`, for a Service without a selector.
+    pub async fn endpoints_of(&self, service: &str, app: &str, ports: Value) -> Result<()> {
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for pod in self.pods(app).await? {
+            let ips = pod.status.and_then(|status| status.pod_ips);
+            for ip in ips.context("a pod has addresses")? {
+                addresses.push(ip.ip.parse()?);
+            }
+        }
+        for family in self.ip_families() {
+            let mut of_family = addresses.clone();
+            of_family.retain(|address| Family::of(address) == family);
+            self.endpoints_by_hand(service, &of_family, ports.clone())
+                .await?;
+        }
+        Ok(())
+    }
+
     /// An `EndpointSlice` made by hand for a Service without a selector.
     pub async fn endpoints_by_hand(
         &self,

@@ -241,9 +241,9 @@ pub(super) async fn operator_killed(ctx: &mut Context) -> Result<()> {
     ctx.deploy_echo("web", 2).await?;
     // A successor need not wait for long: this is about what it finds.
     ctx.operator_flags(&[
-        "--leader-elect-lease-duration=3s",
-        "--leader-elect-renew-deadline=2s",
-        "--leader-elect-retry-period=500ms",
+        "--leader-elect-lease-duration=4s",
+        "--leader-elect-renew-deadline=3s",
+        "--leader-elect-retry-period=1s",
     ])
     .await?;
     let cloud = ctx.cloud()?;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::prober::Target;
 use crate::scenario::services::ensure_ip_mode;
-use crate::scenario::workloads::{ECHO, node_of};
+use crate::scenario::workloads::ECHO;
 use crate::scenario::{Context, herald};
 
 /// The commands of every tutorial, and curl from outside.
@@ -214,25 +214,8 @@ pub(super) async fn selector_less(ctx: &mut Context) -> Result<()> {
         ctx.client().nobody_owns(address).await?;
     }
 
-    let mut endpoints = Vec::new();
-    for pod in ctx.pods("backend").await? {
-        ctx.step(format!("endpoint by hand: a pod on {}", node_of(&pod)?));
-        let ips = pod
-            .status
-            .and_then(|status| status.pod_ips)
-            .context("a pod has addresses")?;
-        for ip in ips {
-            endpoints.push(ip.ip.parse::<std::net::IpAddr>()?);
-        }
-    }
     let ports = json!([{"name": "http", "port": 8080, "protocol": "TCP"}]);
-    let (v4, v6): (Vec<_>, Vec<_>) = endpoints.into_iter().partition(std::net::IpAddr::is_ipv4);
-    for family in [v4, v6] {
-        if !family.is_empty() {
-            ctx.endpoints_by_hand("manual", &family, ports.clone())
-                .await?;
-        }
-    }
+    ctx.endpoints_of("manual", "backend", ports).await?;
     for &address in &addresses {
         let reply = ctx.client().curl(address).await?;
         ensure!(

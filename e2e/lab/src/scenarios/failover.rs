@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use herald_api::names::LABEL_EXCLUDE_NODE;
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::faults;
 use crate::prober::{ProbeReport, Probing, Target};
@@ -222,15 +223,25 @@ pub(super) async fn api_outage(ctx: &mut Context) -> Result<()> {
     ctx.step("API server is back");
     ctx.lab().nodes_ready(PATIENCE).await?;
 
-    ctx.deploy_echo("after", 1).await?;
-    let begin = ctx.expose("after").create().await?;
+    // Endpoints by hand: the cluster's own controllers may take a minute to look
+    // at the API again, and this is about Herald.
+    let begin = ctx.expose("after").without_selector().create().await?;
+    ctx.endpoints_of(
+        "after",
+        "web",
+        json!([
+            {"name": "http", "port": 8080, "protocol": "TCP"},
+            {"name": "probe", "port": 9000, "protocol": "UDP"},
+        ]),
+    )
+    .await?;
     let after = ctx.addresses("after").await?;
     for &address in &after {
         ctx.client().owner(address).await?;
     }
     ctx.measured_since("create-to-announced-after", begin);
     ctx.step("a Service made after it has its addresses, and they are announced");
-    // kube-proxy may take a minute to look at the API again.
+    // kube-proxy takes its time, too.
     for address in after {
         ctx.client().curl(address).await?;
     }
