@@ -110,13 +110,21 @@ impl Context {
         Ok(ingress_addresses(&self.service(name).await?))
     }
 
-    /// Waits until a Service has no address.
+    /// Waits until a Service has no address, and nothing is said of it any more
+    /// where it is no load balancer.
     pub async fn no_addresses(&self, name: &str) -> Result<()> {
         wait::object(
             self.api(),
             name,
             &format!("Service {name} to lose its addresses"),
-            |service| ingress_addresses(service?).is_empty().then_some(()),
+            |service| {
+                let service: &Service = service?;
+                let spec = service.spec.as_ref();
+                let balancer =
+                    spec.is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"));
+                let silent = balancer || ready_condition(service).is_none();
+                (silent && ingress_addresses(service).is_empty()).then_some(())
+            },
         )
         .await
     }
