@@ -16,8 +16,8 @@ use crate::network::Network;
 use crate::plan::Families;
 use crate::prober::ProbeArguments;
 use crate::running::{self, Running};
-use crate::scenario::{self, ScenarioArguments};
-use crate::{assets, demo, init, node, process};
+use crate::scenario::{self, Kernel, ScenarioArguments};
+use crate::{assets, demo, init, node, process, vm};
 
 /// A Kubernetes cluster on one machine, out of network namespaces: real
 /// control plane, real kube-proxy, real packets.
@@ -126,6 +126,11 @@ struct UpArgs {
     /// Service LANs.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     lans: u8,
+    /// vm: in a virtual machine with a stock kernel under software emulation,
+    /// for what the host's kernel lacks; a shell there takes this terminal, and
+    /// everything ends with it.
+    #[arg(long, default_value = "host", value_enum)]
+    kernel: Kernel,
     /// kube-proxy's mode; ipvs needs a kernel with IPVS.
     #[arg(long, default_value = "nftables", value_parser = ["nftables", "iptables", "ipvs"])]
     proxy_mode: String,
@@ -211,7 +216,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Supervise { spec, overlay } => {
             runtime()?.block_on(supervise(&spec, overlay.as_deref()))?;
         }
-        Command::Up(args) => up(args)?,
+        Command::Up(args) => return up(args),
         Command::Down(lab) => Running::named(&lab.name)?.stop()?,
         Command::Labs => {
             for name in Running::all()? {
@@ -280,8 +285,13 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
         .context("start the async runtime")
 }
 
-fn up(args: UpArgs) -> Result<()> {
+fn up(args: UpArgs) -> Result<ExitCode> {
     let running = Running::named(&args.lab.name)?;
+    if args.kernel == Kernel::Vm && !vm::inside() {
+        // Here, because the guest has no way to fetch anything.
+        assets::ensure()?;
+        return vm::shell(&running.logs());
+    }
     let spec = LabSpec {
         nodes: args.nodes,
         clients: args.clients,
@@ -303,7 +313,7 @@ fn up(args: UpArgs) -> Result<()> {
         "lab: {} is up; try: herald-lab kubectl get nodes; end it with: herald-lab down",
         args.lab.name
     );
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The main process of a lab that `up` leaves running.
@@ -335,7 +345,7 @@ async fn do_harm(fault: Fault) -> Result<()> {
         Fault::Heal { host, network } => faults::heal(&host, network),
         Fault::Unplug { host, network } => faults::plug(&host, network, false),
         Fault::StopApiServer => faults::stop_api_server(),
-        Fault::StartApiServer => Lab::open().await?.start_api_server(),
+        Fault::StartApiServer => Lab::open().await?.start_api_server().await,
         Fault::Signal { signal, target } if target.contains('/') => {
             faults::signal_container(&target, signal)
         }

@@ -77,19 +77,19 @@ impl ControlPlane {
         self.logs.join("audit.log")
     }
 
-    /// Starts everything.
+    /// Starts etcd and the API server; [`Self::start_controllers`] comes once it
+    /// answers.
     pub fn start(&self) -> Result<()> {
         self.start_etcd()?;
-        self.start_api_server()?;
-        self.start_controller_manager()?;
-        self.start_scheduler()
+        self.start_api_server()
     }
 
-    /// Starts the controller manager and the scheduler anew. In a real cluster
+    /// Starts the controller manager and the scheduler, anew if they run. They
+    /// give up an API server that does not answer within 10 s. In a real cluster
     /// they end when an outage of the API server costs them their leader leases;
     /// were they to go on, they would act on what they knew before it, and take
     /// every node for dead until their watches are back.
-    pub fn restart_controllers(&self) -> Result<()> {
+    pub fn start_controllers(&self) -> Result<()> {
         for name in ["kube-controller-manager", "kube-scheduler"] {
             for found in process::find(process::PROCESS, name) {
                 found.signal(nix::sys::signal::Signal::SIGKILL);

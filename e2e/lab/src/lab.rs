@@ -21,9 +21,14 @@ use crate::network;
 use crate::node::spec::NodeSpec;
 use crate::plan::{self, Families, Host};
 use crate::process::{self, NODE, PROCESS};
+use crate::vm;
 
 /// Where a lab keeps its files, inside its own mount namespace.
 const DIRECTORY: &str = "/run/herald-lab";
+
+/// How long each part of a lab may take to start; a virtual machine stretches
+/// it. Generous: other labs and builds may run beside this one.
+const START: Duration = Duration::from_mins(2);
 
 /// Port of `herald-fakecloud` on host `cloud`.
 pub const FAKECLOUD_PORT: u16 = 8090;
@@ -113,19 +118,18 @@ impl Lab {
             kube: client(&state.control_plane).await?,
             state,
         };
-        lab.api_server_ready(Duration::from_mins(2)).await?;
+        lab.api_server_ready().await?;
         say("API server ready");
+        lab.state.control_plane.start_controllers()?;
         for i in 1..=lab.spec.nodes {
             lab.start_node(&Host::Node(i).name())?;
         }
-        lab.nodes_ready(Duration::from_mins(2)).await?;
+        lab.nodes_ready(START).await?;
         // No pod is taken before the account that it would run as exists.
         let accounts: Api<ServiceAccount> = Api::default_namespaced(lab.kube());
-        poll(
-            Duration::from_mins(1),
-            "the default service account to exist",
-            || async { accounts.get("default").await.is_ok() },
-        )
+        poll(START, "the default service account to exist", || async {
+            accounts.get("default").await.is_ok()
+        })
         .await?;
         say("all nodes Ready");
         Ok(lab)
@@ -256,16 +260,10 @@ impl Lab {
             &directory,
         ])
         .await?;
+        let limit = format!("--timeout={}s", (START * vm::patience()).as_secs());
         for workload in ["deployment/herald-operator", "daemonset/herald-speaker"] {
-            self.kubectl(&[
-                "-n",
-                "herald-system",
-                "rollout",
-                "status",
-                workload,
-                "--timeout=120s",
-            ])
-            .await?;
+            self.kubectl(&["-n", "herald-system", "rollout", "status", workload, &limit])
+                .await?;
         }
         Ok(())
     }
@@ -360,20 +358,20 @@ impl Lab {
     }
 
     /// Starts the API server again, after [`crate::faults::stop_api_server`],
-    /// and the controllers with it.
-    pub fn start_api_server(&self) -> Result<()> {
+    /// waits until it answers, and starts the controllers anew.
+    pub async fn start_api_server(&self) -> Result<()> {
         self.state.control_plane.start_api_server()?;
-        self.state.control_plane.restart_controllers()
+        self.api_server_ready().await?;
+        self.state.control_plane.start_controllers()
     }
 
-    /// Waits until the API server answers.
-    pub async fn api_server_ready(&self, limit: Duration) -> Result<()> {
+    async fn api_server_ready(&self) -> Result<()> {
         let request = || {
             http::Request::get("/readyz")
                 .body(Vec::new())
                 .expect("a constant request is valid")
         };
-        poll(limit, "the API server to answer /readyz", || async {
+        poll(START, "the API server to answer /readyz", || async {
             self.kube
                 .request_text(request())
                 .await
@@ -421,6 +419,7 @@ async fn poll<F: Future<Output = bool>>(
     what: &str,
     check: impl Fn() -> F,
 ) -> Result<()> {
+    let limit = limit * vm::patience();
     let begin = Instant::now();
     while !check().await {
         if begin.elapsed() > limit {

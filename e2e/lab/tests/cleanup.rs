@@ -86,6 +86,43 @@ fn nothing_is_left_after_down() {
     assert_eq!(Host::look(), before, "the host has changed");
 }
 
+#[test]
+fn a_virtual_machine_ends_with_its_command() {
+    if let Some(reason) = herald_lab::vm::unavailable() {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let mark = format!("vm-{}", std::process::id());
+    let logs = std::env::temp_dir().join(&mark);
+    let mut runner = Command::new(env!("CARGO_BIN_EXE_herald-lab"))
+        .args(["scenario", "--kernel=vm", "--proxy-mode=ipvs", "expose"])
+        .arg(format!("--logs={}", logs.display()))
+        .env(MARK, &mark)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let runs_qemu = || {
+        let all = marked(&mark);
+        all.iter()
+            .any(|(_, command)| command.starts_with("qemu-system"))
+    };
+    while !runs_qemu() {
+        let ended = runner.try_wait().unwrap();
+        assert!(ended.is_none(), "the command ended: {ended:?}");
+        sleep(Duration::from_millis(20));
+    }
+    // It can clean up nothing.
+    kill(
+        Pid::from_raw(i32::try_from(runner.id()).unwrap()),
+        Signal::SIGKILL,
+    )
+    .unwrap();
+    runner.wait().unwrap();
+    assert_gone(&mark);
+    fs::remove_dir_all(logs).unwrap();
+}
+
 /// Waits until no process has this mark any more.
 fn assert_gone(mark: &str) {
     let begin = Instant::now();

@@ -12,9 +12,15 @@ use crate::capture::{Capture, Mac, NEIGHBOURS};
 use crate::lab::Lab;
 use crate::network::Network;
 use crate::prober::{Options, ProbeReport, Prober, Probing, Target};
+use crate::vm;
 
-/// Probes a second, where a scenario measures.
-pub const RATE: NonZeroU16 = NonZeroU16::new(500).expect("it is not zero");
+/// Probes a second, where a scenario measures: 500, and 20 in a virtual machine,
+/// which would do nothing else.
+pub fn rate() -> NonZeroU16 {
+    const FULL: NonZeroU16 = NonZeroU16::new(500).expect("it is not zero");
+    const SMALL: NonZeroU16 = NonZeroU16::new(20).expect("it is not zero");
+    if vm::inside() { SMALL } else { FULL }
+}
 
 /// A host outside the cluster.
 #[derive(Clone, Copy)]
@@ -133,9 +139,9 @@ impl<'a> Client<'a> {
         probing.stop().await
     }
 
-    /// Probes until stopped, 500 a second.
+    /// Probes until stopped, at [`rate`].
     pub fn probe(&self, target: Target) -> Result<Probing> {
-        Prober::start(self.name, &Options::new(target, RATE))
+        Prober::start(self.name, &Options::new(target, rate()))
     }
 
     /// The node that answers on the LAN for an address, by ARP or NDP; again
@@ -180,6 +186,19 @@ impl<'a> Client<'a> {
                 None => Ok(()),
             }
         })
+        .await
+    }
+
+    /// Waits until more than one host answers for an address; how many.
+    pub async fn answered_by_several(&self, address: IpAddr) -> Result<usize> {
+        wait::until(
+            &format!("several hosts to answer for {address}"),
+            || async {
+                let macs = self.macs_for(address).await?;
+                ensure!(macs.len() > 1, "{macs:?} answer");
+                Ok(macs.len())
+            },
+        )
         .await
     }
 

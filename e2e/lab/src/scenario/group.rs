@@ -14,10 +14,12 @@ use tokio::time::timeout;
 use super::context::HERALD;
 use super::{Case, Context, Event, Isolation, Needs, Outcome, Scenario, Verdict};
 use crate::lab::{Lab, LabSpec};
-use crate::scenarios;
+use crate::{scenarios, vm};
 
 /// A case that takes longer hangs.
 const LONGEST: Duration = Duration::from_mins(15);
+/// How long one look at a failed scenario's cluster may take.
+const LOOK: Duration = Duration::from_secs(20);
 
 /// Lines of each log and of the events that are shown on a failure; the whole
 /// is kept.
@@ -131,7 +133,8 @@ async fn one(lab: &Lab, case: &Case, block: u8) -> (Vec<super::Sample>, Result<(
 async fn carry_out(scenario: &Scenario, context: &mut Context) -> Result<()> {
     // A panic is a failure of one scenario, not of its company.
     let attempt = AssertUnwindSafe((scenario.run)(context)).catch_unwind();
-    match timeout(LONGEST, attempt).await {
+    let longest = LONGEST * vm::patience();
+    match timeout(longest, attempt).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => {
             let text = panic
@@ -141,7 +144,7 @@ async fn carry_out(scenario: &Scenario, context: &mut Context) -> Result<()> {
                 .unwrap_or("no message");
             bail!("panicked: {text}")
         }
-        Err(_) => bail!("did not end within {} s", LONGEST.as_secs()),
+        Err(_) => bail!("did not end within {} s", longest.as_secs()),
     }
 }
 
@@ -236,10 +239,10 @@ async fn explain(lab: &Lab, namespace: &str, folder: &Path, why: String) -> Stri
 }
 
 async fn look(lab: &Lab, args: &[&str]) -> String {
-    match timeout(Duration::from_secs(20), lab.kubectl(args)).await {
+    match timeout(LOOK * vm::patience(), lab.kubectl(args)).await {
         Ok(Ok(text)) => text,
         Ok(Err(error)) => format!("{error:#}"),
-        Err(_) => "kubectl did not end within 20 s".to_owned(),
+        Err(_) => "kubectl did not end in time".to_owned(),
     }
 }
 

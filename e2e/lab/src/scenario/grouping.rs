@@ -1,6 +1,6 @@
 //! Which cases run, and which of them share a lab.
 
-use super::{Case, Isolation, Needs, Scenario};
+use super::{Case, Isolation, Kernel, Needs, Scenario};
 use crate::plan::Families;
 
 use super::spec::ProxyMode;
@@ -51,8 +51,7 @@ pub fn cases(list: &'static [Scenario], selection: &Selection) -> Result<Vec<Cas
             for &proxy_mode in scenario.proxy_modes {
                 let needs = Needs {
                     families: selection.families.unwrap_or(scenario.families),
-                    proxy_mode: selection.proxy_mode.unwrap_or(proxy_mode),
-                    ..scenario.needs(proxy_mode)
+                    ..scenario.needs(selection.proxy_mode.unwrap_or(proxy_mode))
                 };
                 let case = Case {
                     scenario: scenario.name.to_owned(),
@@ -69,33 +68,36 @@ pub fn cases(list: &'static [Scenario], selection: &Selection) -> Result<Vec<Cas
     Ok(cases)
 }
 
-/// Puts cases with equal needs, that bear company, into one lab.
+/// Puts cases with equal needs, that bear company, into one lab. Virtual
+/// machines come last, since each waits for all others, and as one takes minutes
+/// to start, a case that does not bear company is put at the end of one.
 pub fn groups(list: &'static [Scenario], cases: Vec<Case>) -> Vec<Group> {
-    let mut groups: Vec<(Isolation, u32, Group)> = Vec::new();
-    for case in cases {
-        let isolation = list
-            .iter()
+    let mut groups: Vec<Group> = Vec::new();
+    let isolation = |case: &Case| {
+        list.iter()
             .find(|scenario| scenario.name == case.scenario)
-            .map_or(Isolation::Own, |scenario| scenario.isolation);
-        let company = groups.iter_mut().find(|(other, round, group)| {
-            isolation == Isolation::Shared
-                && *other == Isolation::Shared
-                && *round == case.round
-                && group.needs == case.needs
+            .map_or(Isolation::Own, |scenario| scenario.isolation)
+    };
+    for case in cases {
+        let company = groups.iter_mut().find(|group| {
+            let bears = |other: &Case| isolation(other) == Isolation::Shared;
+            group.needs == case.needs
+                && group
+                    .cases
+                    .iter()
+                    .all(|other| other.round == case.round && bears(other))
+                && (bears(&case) || case.needs.kernel() == Kernel::Vm)
         });
         match company {
-            Some((_, _, group)) => group.cases.push(case),
-            None => groups.push((
-                isolation,
-                case.round,
-                Group {
-                    needs: case.needs.clone(),
-                    cases: vec![case],
-                },
-            )),
+            Some(group) => group.cases.push(case),
+            None => groups.push(Group {
+                needs: case.needs.clone(),
+                cases: vec![case],
+            }),
         }
     }
-    groups.into_iter().map(|(_, _, group)| group).collect()
+    groups.sort_by_key(|group| group.needs.kernel() == Kernel::Vm);
+    groups
 }
 
 #[cfg(test)]
@@ -181,6 +183,22 @@ mod tests {
                 vec!["b"],
                 vec!["d"],
                 vec!["e"]
+            ]
+        );
+    }
+
+    #[test]
+    fn in_a_virtual_machine_one_that_breaks_things_comes_after_the_others() {
+        let selection = Selection {
+            proxy_mode: Some(ProxyMode::Ipvs),
+            ..Selection::default()
+        };
+        assert_eq!(
+            grouped(&selection),
+            [
+                vec!["a (ipvs)", "b (ipvs)"],
+                vec!["c (ipvs)", "e (ipvs)"],
+                vec!["d (ipvs)"],
             ]
         );
     }

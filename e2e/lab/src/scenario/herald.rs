@@ -1,5 +1,7 @@
 //! Herald itself: its pods, its leader, its processes.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -12,7 +14,10 @@ use serde_json::json;
 use super::context::HERALD;
 use super::workloads::{is_rolled_out, node_of};
 use super::{Context, wait};
-use crate::{faults, process};
+use crate::{faults, process, vm};
+
+/// How long a roll-out may take; a virtual machine stretches it.
+const ROLL_OUT: Duration = Duration::from_mins(3);
 
 /// Name of the operator's Deployment, of its Lease and of its service account.
 pub const OPERATOR: &str = "herald-operator";
@@ -97,8 +102,9 @@ impl Context {
         self.lab()
             .kubectl(&["-n", HERALD, "rollout", "restart", &target])
             .await?;
+        let limit = format!("--timeout={}s", (ROLL_OUT * vm::patience()).as_secs());
         self.lab()
-            .kubectl(&["-n", HERALD, "rollout", "status", &target, "--timeout=180s"])
+            .kubectl(&["-n", HERALD, "rollout", "status", &target, &limit])
             .await?;
         Ok(())
     }

@@ -61,17 +61,24 @@ pub(super) async fn run(options: &Options) -> Result<Summary> {
         groups.len(),
         options.logs.display()
     );
-    let places = Arc::new(Semaphore::new(jobs));
+    let jobs = u32::try_from(jobs).unwrap_or(u32::MAX);
+    let places = Arc::new(Semaphore::new(jobs as usize));
     let mut running = JoinSet::new();
     for group in groups {
         let places = Arc::clone(&places);
+        // An emulated machine has use for every core, and no patience to share.
+        let wanted = if in_guest(group.needs.kernel()) {
+            jobs
+        } else {
+            1
+        };
         let plan = Plan {
             logs: options.logs.join(folder(&group)),
             needs: group.needs,
             cases: group.cases,
         };
         running.spawn(async move {
-            let _place = places.acquire_owned().await?;
+            let _places = places.acquire_many_owned(wanted).await?;
             Ok::<_, anyhow::Error>(one(plan, begin).await)
         });
     }
@@ -228,7 +235,9 @@ async fn follow(plan: &Plan, begin: Instant, outcomes: &mut Vec<Outcome>) -> Res
             Event::Step { case, text } => {
                 eprintln!("{at:6.1}s {}: {text}", case.as_deref().unwrap_or(&name));
             }
-            Event::Ended(outcome) => {
+            Event::Ended(mut outcome) => {
+                // Where the guest kept them is gone with it.
+                outcome.logs = outcome.logs.map(|_| plan.logs.clone());
                 let (word, why) = match &outcome.verdict {
                     Verdict::Passed => ("passed", ""),
                     Verdict::Failed(why) => ("FAILED: ", why.as_str()),
@@ -254,11 +263,11 @@ async fn follow(plan: &Plan, begin: Instant, outcomes: &mut Vec<Outcome>) -> Res
     Ok(())
 }
 
-/// The same process in a virtual machine, where logs go to what it shares with
-/// the host.
+/// The same process in a virtual machine, where logs are kept until it has
+/// ended.
 fn in_vm(plan: &Plan) -> Result<std::process::Command> {
     let inner = Plan {
-        logs: vm::OUT.into(),
+        logs: vm::KEPT.into(),
         ..plan.clone()
     };
     let arguments = ["__group".to_owned(), serde_json::to_string(&inner)?];

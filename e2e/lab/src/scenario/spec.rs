@@ -180,13 +180,20 @@ impl Scenario {
 
     /// What it needs with one of its kube-proxy modes.
     pub const fn needs(&self, proxy_mode: ProxyMode) -> Needs {
+        let ipvs = matches!(proxy_mode, ProxyMode::Ipvs);
         Needs {
-            nodes: self.nodes,
+            // In a virtual machine each node costs minutes, and two are enough
+            // for a VIP to move.
+            nodes: if ipvs && self.nodes > 2 {
+                2
+            } else {
+                self.nodes
+            },
             clients: self.clients,
             families: self.families,
             proxy_mode,
             // Only IPVS knows it; elsewhere it must not keep labs apart.
-            strict_arp: self.strict_arp || !matches!(proxy_mode, ProxyMode::Ipvs),
+            strict_arp: self.strict_arp || !ipvs,
             overlay: self.overlay,
         }
     }

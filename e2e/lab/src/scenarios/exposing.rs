@@ -88,6 +88,31 @@ pub(super) async fn expose(ctx: &mut Context) -> Result<()> {
     Ok(())
 }
 
+/// Every node's kernel has every VIP on kube-ipvs0 and answers ARP for it,
+/// whatever Herald does.
+pub(super) async fn strict_arp_off(ctx: &mut Context) -> Result<()> {
+    ctx.pool("pool", 4).await?;
+    ctx.deploy_echo("web", 2).await?;
+    ctx.expose("web").create().await?;
+    for address in ctx.addresses("web").await? {
+        let reply = ctx.client().curl(address).await?;
+        ctx.step(format!("curl http://{address}/ answered by {}", reply.pod));
+        if address.is_ipv4() {
+            let count = ctx.client().answered_by_several(address).await?;
+            ctx.step(format!("{count} nodes answer ARP for {address}"));
+        }
+    }
+    let log = ctx
+        .kubectl(&["-n", "herald-system", "logs", "daemonset/herald-speaker"])
+        .await?;
+    ensure!(
+        log.contains("set strictARP: true"),
+        "the speaker does not tell what is wrong: {log}"
+    );
+    ctx.step("the speaker says what to do about it");
+    Ok(())
+}
+
 async fn owners(ctx: &Context, addresses: &[std::net::IpAddr]) -> Result<Vec<String>> {
     let mut owners = Vec::new();
     for address in addresses {
@@ -149,19 +174,19 @@ pub(super) async fn ports(ctx: &mut Context) -> Result<()> {
 /// The client's address arrives, and the VIP goes where the pod is.
 pub(super) async fn traffic_policy_local(ctx: &mut Context) -> Result<()> {
     ctx.pool("pool", 4).await?;
-    ctx.deploy_echo_on("web", 1, Some("n2")).await?;
+    ctx.deploy_echo_on("web", 1, Some("n1")).await?;
     ctx.expose("web").local().create().await?;
     let addresses = ctx.addresses("web").await?;
     for &address in &addresses {
-        client_is_seen(ctx, address, "n2").await?;
+        client_is_seen(ctx, address, "n1").await?;
     }
 
     let probing = ctx.client().probe(Target::udp(addresses[0], 9000))?;
     let begin = Instant::now();
-    ctx.move_to("web", "n3").await?;
+    ctx.move_to("web", "n2").await?;
     for &address in &addresses {
-        ctx.client().owned_by(address, "n3").await?;
-        client_is_seen(ctx, address, "n3").await?;
+        ctx.client().owned_by(address, "n2").await?;
+        client_is_seen(ctx, address, "n2").await?;
     }
     ctx.measured_since("pod-to-other-node", begin);
     let report = probing.stop().await?;
@@ -178,7 +203,7 @@ pub(super) async fn traffic_policy_local(ctx: &mut Context) -> Result<()> {
     }
     ctx.scale("web", 1).await?;
     for &address in &addresses {
-        client_is_seen(ctx, address, "n3").await?;
+        client_is_seen(ctx, address, "n2").await?;
     }
     Ok(())
 }

@@ -9,11 +9,11 @@ use herald_api::names::LABEL_EXCLUDE_NODE;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::faults;
 use crate::prober::{ProbeReport, Probing, Target};
-use crate::scenario::clients::RATE;
+use crate::scenario::clients::rate;
 use crate::scenario::wait::PATIENCE;
 use crate::scenario::{Context, herald};
+use crate::{faults, vm};
 
 /// Answers after which traffic counts as flowing again.
 const FLOWING: u64 = 100;
@@ -91,7 +91,11 @@ pub(super) async fn node_crash(ctx: &mut Context) -> Result<()> {
     }
     let reports = stop(ctx, probing).await?;
     let (lost, gap) = worst(&reports);
-    ensure!(gap < DARKEST, "dark for {} s", gap.as_secs());
+    ensure!(
+        gap < DARKEST * vm::patience(),
+        "dark for {} s",
+        gap.as_secs()
+    );
     ctx.measured_ms("gap", gap);
     ctx.measured("lost", count(lost), "probes");
     let frames = capture.stop().await?;
@@ -204,7 +208,7 @@ pub(super) async fn api_outage(ctx: &mut Context) -> Result<()> {
     faults::stop_api_server()?;
     ctx.step(format!("API server stopped; for {OUTAGE} s"));
     // The outage lasts as long as its probes take: a clock made of answers.
-    let answers = OUTAGE * u64::from(RATE.get());
+    let answers = OUTAGE * u64::from(rate().get());
     let limit = Duration::from_secs(OUTAGE * 2);
     try_join_all(
         probing
@@ -217,8 +221,7 @@ pub(super) async fn api_outage(ctx: &mut Context) -> Result<()> {
         let owner = ctx.client().owner(address).await?;
         ctx.step(format!("{owner} still answers for {address}"));
     }
-    ctx.lab().start_api_server()?;
-    ctx.lab().api_server_ready(PATIENCE).await?;
+    ctx.lab().start_api_server().await?;
     ctx.forgive_denials()?;
     ctx.step("API server is back");
     ctx.lab().nodes_ready(PATIENCE).await?;

@@ -35,11 +35,10 @@ pub static ALL: &[Scenario] = &[
     Scenario {
         name: "strict-arp-off",
         title: "with kube-proxy's IPVS mode and strictARP off, where every node answers ARP for \
-                every VIP, clients still get through",
+                every VIP, clients still get through, and the speaker says what is wrong",
         proxy_modes: &[Ipvs],
         strict_arp: false,
-        isolation: Own,
-        run: run!(exposing::expose),
+        run: run!(exposing::strict_arp_off),
         ..Scenario::BASE
     },
     Scenario {

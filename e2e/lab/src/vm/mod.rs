@@ -21,20 +21,25 @@ mod kernel;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
+
+use crate::isolate;
 
 use kernel::Kernel;
 
 /// Programs of the host that a virtual machine needs, with the Debian package
 /// that holds each.
-const TOOLS: [(&str, &str); 5] = [
+const TOOLS: [(&str, &str); 7] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
     ("modprobe", "kmod"),
     ("dpkg-deb", "dpkg"),
+    ("setpriv", "util-linux"),
+    // kube-proxy's ipvs mode runs it.
+    ("ipset", "ipset"),
 ];
 
 /// Modules loaded before the lab starts, beyond what mounts its root.
@@ -54,7 +59,7 @@ const MEMORY_MIB: u32 = 6000;
 pub struct Guest {
     /// Program and arguments; paths are those of the host.
     pub command: Vec<String>,
-    /// Where the guest may leave files (seen there as `$HERALD_VM_OUT`); made
+    /// Where the guest may leave files (below [`KEPT`]); made
     /// if it is missing.
     pub artifacts: PathBuf,
     /// Whether the host's terminal belongs to the command.
@@ -87,7 +92,11 @@ pub fn unavailable() -> Option<String> {
 
 /// Where the guest sees the artifact directory. Not below `/run`, which a lab
 /// covers with its own.
-pub const OUT: &str = "/herald-vm";
+const OUT: &str = "/herald-vm";
+
+/// Where files of the guest belong that are to be artifacts once the command
+/// has ended: in its memory, as each write to [`OUT`] costs milliseconds.
+pub const KEPT: &str = "/herald-kept";
 
 /// Set in a guest, where everything takes about ten times as long.
 pub const GUEST: &str = "HERALD_LAB_GUEST";
@@ -127,6 +136,38 @@ pub fn command(guest: &Guest) -> Result<Command> {
     Ok(qemu(&kernel, &initrd, &artifacts, guest.interactive))
 }
 
+/// Runs this process's own command line in a virtual machine, and then a shell
+/// there with `herald-lab` on its `PATH`, on this terminal; the machine ends
+/// with the shell, and its exit code is the shell's.
+pub fn shell(artifacts: &Path) -> Result<ExitCode> {
+    const THEN: &str = r#"
+        PATH=$(dirname "$1"):$PATH
+        "$@" || exit
+        echo "vm: a shell in the virtual machine, which ends with it; try: herald-lab kubectl get nodes"
+        exec bash 2>/dev/null || exec sh
+    "#;
+    let mut words = vec![
+        "sh".to_owned(),
+        "-c".to_owned(),
+        THEN.to_owned(),
+        "sh".to_owned(),
+    ];
+    words.push(isolate::own_path()?.display().to_string());
+    words.extend(std::env::args().skip(1));
+    let ended = command(&Guest {
+        command: words,
+        artifacts: artifacts.to_owned(),
+        interactive: true,
+    })?
+    .status()
+    .context("run qemu")?;
+    if !ended.success() {
+        bail!("the virtual machine ended with {ended}");
+    }
+    let code = verdict(artifacts)?;
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
 /// The exit status of the command, once its virtual machine has ended.
 pub fn verdict(artifacts: &Path) -> Result<i32> {
     let initrd = artifacts.join("initrd.cpio");
@@ -143,45 +184,52 @@ pub fn verdict(artifacts: &Path) -> Result<i32> {
 }
 
 fn qemu(kernel: &Kernel, initrd: &Path, artifacts: &Path, interactive: bool) -> Command {
-    let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args([
-        "-accel",
-        "tcg,thread=multi",
-        "-smp",
-        "2",
-        "-m",
-        &MEMORY_MIB.to_string(),
-    ])
-    .args(["-display", "none", "-no-reboot", "-nodefaults"])
-    .arg("-kernel")
-    .arg(&kernel.image)
-    .arg("-initrd")
-    .arg(initrd)
-    .args(["-append", "console=ttyS1 quiet panic=-1 mitigations=off"])
-    .args([
-        "-chardev",
-        if interactive {
-            "stdio,id=tty,signal=off"
-        } else {
-            "stdio,id=tty"
-        },
-    ])
-    .args(["-serial", "chardev:tty"])
-    .args([
-        "-serial",
-        &format!("file:{}", artifacts.join("console.log").display()),
-    ])
-    .args([
-        "-virtfs",
-        "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
-    ])
-    .args([
-        "-virtfs",
-        &format!(
-            "local,path={},mount_tag=out,security_model=none,multidevs=remap",
-            artifacts.display()
-        ),
-    ]);
+    // However this process ends, the guest ends with it.
+    let mut qemu = Command::new("setpriv");
+    qemu.args(["--pdeathsig=KILL", "qemu-system-x86_64"])
+        .args([
+            "-accel",
+            "tcg,thread=multi",
+            "-smp",
+            "2",
+            "-m",
+            &MEMORY_MIB.to_string(),
+        ])
+        .args(["-display", "none", "-no-reboot", "-nodefaults"])
+        .args(["-cpu", "max"])
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(initrd)
+        // The default clock, hpet, is a device: each look at it stops the guest.
+        .args([
+            "-append",
+            "console=ttyS1 quiet panic=-1 mitigations=off clocksource=tsc tsc=reliable",
+        ])
+        .args([
+            "-chardev",
+            if interactive {
+                "stdio,id=tty,signal=off"
+            } else {
+                "stdio,id=tty"
+            },
+        ])
+        .args(["-serial", "chardev:tty"])
+        .args([
+            "-serial",
+            &format!("file:{}", artifacts.join("console.log").display()),
+        ])
+        .args([
+            "-virtfs",
+            "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
+        ])
+        .args([
+            "-virtfs",
+            &format!(
+                "local,path={},mount_tag=out,security_model=none,multidevs=remap",
+                artifacts.display()
+            ),
+        ]);
     if !interactive {
         qemu.stdin(Stdio::null());
     }
@@ -190,24 +238,34 @@ fn qemu(kernel: &Kernel, initrd: &Path, artifacts: &Path, interactive: bool) -> 
 
 /// Writes what the guest runs once its root is mounted.
 fn write_script(artifacts: &Path, kernel: &Kernel, guest: &Guest) -> Result<()> {
+    // GOGC: the guest has memory to spare, and no time for Go's collector.
     let script = format!(
         "#!/bin/sh\n\
          export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-         export HOME=/root TERM=linux {guest_variable}=1 HERALD_VM_OUT={out} HERALD_CACHE={cache}\n\
-         mkdir -p /lib/modules/{release}\n\
+         export HOME=/root TERM=linux GOGC=800 {guest_variable}=1 HERALD_CACHE={cache}\n\
+         echo herald-vm >/proc/sys/kernel/hostname\n\
+         mkdir -p {kept} /lib/modules/{release}\n\
          mount --bind {modules} /lib/modules/{release}\n\
          for module in {guest_modules}; do modprobe -q $module || echo \"no module $module\" >/dev/ttyS1; done\n\
          mount -t devpts devpts /dev/pts; mkdir -p /dev/shm; mount -t tmpfs tmpfs /dev/shm\n\
          ip link set lo up\n\
-         cd {cwd}\n\
-         {command}{stderr}\n",
+         {terminal}cd {cwd}\n\
+         {command}{stderr}\n\
+         code=$?\n\
+         cp -r {kept}/. {OUT}/\n\
+         exit $code\n",
         guest_variable = GUEST,
-        out = OUT,
+        kept = KEPT,
         // A terminal shows both; a program that reads the one wants it alone.
         stderr = if guest.interactive {
             String::new()
         } else {
             format!(" 2>>{OUT}/lab.log")
+        },
+        terminal = if guest.interactive {
+            terminal()
+        } else {
+            String::new()
         },
         cache = quote(&crate::assets::cache().to_string_lossy()),
         release = kernel.release,
@@ -225,6 +283,21 @@ fn write_script(artifacts: &Path, kernel: &Kernel, guest: &Guest) -> Result<()> 
     fs::write(&path, script)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     Ok(())
+}
+
+/// Makes the guest's serial line a terminal as large as the host's.
+fn terminal() -> String {
+    let size = Command::new("stty")
+        .arg("size")
+        .stdin(Stdio::inherit())
+        .stderr(Stdio::null())
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
+    match size.split_whitespace().collect::<Vec<_>>()[..] {
+        [rows, columns] => format!("stty sane rows {rows} columns {columns}\n"),
+        _ => "stty sane -echo\n".to_owned(),
+    }
 }
 
 /// `word` as one word of a POSIX shell.
