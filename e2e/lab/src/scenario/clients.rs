@@ -189,19 +189,6 @@ impl<'a> Client<'a> {
         .await
     }
 
-    /// Waits until more than one host answers for an address; how many.
-    pub async fn answered_by_several(&self, address: IpAddr) -> Result<usize> {
-        wait::until(
-            &format!("several hosts to answer for {address}"),
-            || async {
-                let macs = self.macs_for(address).await?;
-                ensure!(macs.len() > 1, "{macs:?} answer");
-                Ok(macs.len())
-            },
-        )
-        .await
-    }
-
     async fn owner_once(&self, address: IpAddr) -> Result<String> {
         let macs = self.macs_for(address).await?;
         let answering = match macs.as_slice() {

@@ -1,15 +1,18 @@
 //! From `kubectl expose` to an answer.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::capture::Mac;
 use crate::prober::Target;
 use crate::scenario::services::ensure_ip_mode;
 use crate::scenario::workloads::ECHO;
-use crate::scenario::{Context, herald};
+use crate::scenario::{Context, herald, wait};
 
 /// The commands of every tutorial, and curl from outside.
 pub(super) async fn expose(ctx: &mut Context) -> Result<()> {
@@ -98,7 +101,8 @@ pub(super) async fn strict_arp_off(ctx: &mut Context) -> Result<()> {
         let reply = ctx.client().curl(address).await?;
         ctx.step(format!("curl http://{address}/ answered by {}", reply.pod));
         if address.is_ipv4() {
-            let count = ctx.client().answered_by_several(address).await?;
+            let answering = wait::until("several nodes to answer ARP", || claimants(ctx, address));
+            let count = answering.await?.len();
             ctx.step(format!("{count} nodes answer ARP for {address}"));
         }
     }
@@ -113,7 +117,17 @@ pub(super) async fn strict_arp_off(ctx: &mut Context) -> Result<()> {
     Ok(())
 }
 
-async fn owners(ctx: &Context, addresses: &[std::net::IpAddr]) -> Result<Vec<String>> {
+/// Who answers on the segment when the client asks once; more than one.
+async fn claimants(ctx: &Context, address: IpAddr) -> Result<BTreeSet<Mac>> {
+    let capture = ctx.capture_lan("claims").await?;
+    ctx.client().owner(address).await?;
+    let frames = capture.stop().await?;
+    let claimants: BTreeSet<Mac> = frames.iter().filter_map(|f| f.claims(address)).collect();
+    ensure!(claimants.len() > 1, "only {claimants:?} answer");
+    Ok(claimants)
+}
+
+async fn owners(ctx: &Context, addresses: &[IpAddr]) -> Result<Vec<String>> {
     let mut owners = Vec::new();
     for address in addresses {
         owners.push(ctx.client().owner(*address).await?);
@@ -208,7 +222,7 @@ pub(super) async fn traffic_policy_local(ctx: &mut Context) -> Result<()> {
     Ok(())
 }
 
-async fn client_is_seen(ctx: &Context, address: std::net::IpAddr, node: &str) -> Result<()> {
+async fn client_is_seen(ctx: &Context, address: IpAddr, node: &str) -> Result<()> {
     let client = ctx.client();
     let reply = client.curl(address).await?;
     let own = client.address_like(&address)?;
