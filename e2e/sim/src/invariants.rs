@@ -5,8 +5,9 @@
 //! is anything that happens to a node: a fault that begins or ends, a start, or
 //! news from the API.
 //!
-//! 1. **One owner.** Once the segment has been whole for [`settle`], nobody
-//!    shares a group.
+//! 1. **One owner.** While the segment is whole, nobody shares a group for longer
+//!    than [`settle`]: in a planned move the new owner speaks before the old one
+//!    is silent, and after a split owners must find each other.
 //! 2. **Some owner.** A *part* is a set of running nodes that all hear each
 //!    other and nobody else. A part without trouble for [`bound`] has an owner of
 //!    every group for which one of its ready members is a candidate; under
@@ -37,7 +38,7 @@ pub const SETTLED: Micros = 5 * SECOND;
 /// Losses of so many in a thousand are not trouble.
 pub const HARMLESS_LOSS: u32 = 5;
 
-/// How long after the segment became whole a group may still have two owners.
+/// How long a group may have two owners while the segment is whole.
 pub fn settle(profile: Profile) -> Micros {
     micros(profile.detect()) * 2 + micros(profile.interval()) * 4
 }
@@ -63,11 +64,38 @@ pub fn bound(schedule: &Schedule, well: bool, alone: bool) -> Micros {
 /// What is remembered between checks.
 #[derive(Debug, Default)]
 pub struct Invariants {
+    /// Since when groups are shared on a segment that is whole.
+    shared: BTreeMap<GroupId, Micros>,
     /// When a speaker took a group from a well owner.
     elective: BTreeMap<(usize, GroupId), Vec<Micros>>,
 }
 
 impl Invariants {
+    /// Checks 1 and 2, as the world is now.
+    pub fn check(&mut self, world: &World) -> Result<(), String> {
+        self.one_owner(world)?;
+        some_owner(world)
+    }
+
+    fn one_owner(&mut self, world: &World) -> Result<(), String> {
+        for group in world.groups() {
+            let owners = world.owners(group);
+            if !world.is_whole() || owners.count_ones() < 2 {
+                self.shared.remove(&group);
+                continue;
+            }
+            let since = *self.shared.entry(group).or_insert(world.now);
+            if world.now > since + settle(world.schedule.profile) {
+                return Err(format!(
+                    "1 (one owner): {} is owned by {}, though the segment is whole",
+                    world.group_name(group),
+                    names(owners)
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks 3 and 4, as `node` takes a group.
     pub fn taken(
         &mut self,
@@ -108,29 +136,6 @@ impl Invariants {
         }
         Ok(())
     }
-}
-
-/// Checks 1 and 2, as the world is now.
-pub fn check(world: &World) -> Result<(), String> {
-    one_owner(world)?;
-    some_owner(world)
-}
-
-fn one_owner(world: &World) -> Result<(), String> {
-    let long = world
-        .whole_since()
-        .is_some_and(|since| world.now >= since + settle(world.schedule.profile));
-    for group in world.groups().filter(|_| long) {
-        let owners = world.owners(group);
-        if owners.count_ones() > 1 {
-            return Err(format!(
-                "1 (one owner): {} is owned by {}, though the segment is whole",
-                world.group_name(group),
-                names(owners)
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn some_owner(world: &World) -> Result<(), String> {

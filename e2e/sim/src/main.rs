@@ -46,16 +46,13 @@ fn main() -> ExitCode {
         }
     });
     let failures = failures.into_inner().unwrap_or_default();
-    for failure in &failures {
-        println!("seed {}: {}", failure.seed, failure.broken);
-    }
     if let Some(failure) = failures.iter().min_by_key(|failure| failure.timeline.len()) {
         println!("\nthe shortest of them, seed {}:", failure.seed);
         println!("{}", failure.timeline.join("\n"));
         return ExitCode::FAILURE;
     }
     println!(
-        "{} seeds, nothing broken, {:.0?}",
+        "{} seeds, nothing broken, {:.1?}",
         end - first,
         begin.elapsed()
     );
@@ -72,6 +69,7 @@ fn work(next: &AtomicU64, end: u64, begin: Instant, most: usize, failures: &Mute
             eprintln!("seed {seed}, {:.0?}", begin.elapsed());
         }
         if let Err(failure) = run(seed) {
+            println!("seed {}: {}", failure.seed, failure.broken);
             let mut failures = failures
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -114,12 +114,17 @@ pub struct Schedule {
 impl Schedule {
     /// Draws a run.
     pub fn draw(rng: &mut Rng) -> Self {
-        let nodes = match rng.u32(0..40) {
+        // Most mistakes need few nodes, and many nodes take long.
+        let nodes = match rng.u32(0..500) {
             0 => rng.usize(11..=50),
-            1..=4 => rng.usize(6..=10),
+            1..=25 => rng.usize(6..=10),
             _ => rng.usize(2..=5),
         };
-        let profile = Profile::ALL[rng.usize(0..3)];
+        let profile = match rng.u32(0..5) {
+            0 if nodes <= 10 => Profile::Fast,
+            1 => Profile::Safe,
+            _ => Profile::Default,
+        };
         let mut schedule = Self {
             nodes,
             groups: rng.usize(1..=8),

@@ -14,7 +14,7 @@ use herald_election::{
 };
 
 use crate::Summary;
-use crate::invariants::{self, HARMLESS_LOSS, Invariants};
+use crate::invariants::{HARMLESS_LOSS, Invariants};
 use crate::schedule::{Fault, Micros, SECOND, Schedule};
 
 /// Between two checks of what must hold at all times.
@@ -100,6 +100,8 @@ struct Node {
     origin: Instant,
     rate: u64,
     timer: u64,
+    /// When its timer is set to.
+    wakes: Option<Instant>,
     view: Option<Rc<Api>>,
     /// Whether it does not hear the API, and what it missed.
     api_away: bool,
@@ -135,7 +137,6 @@ pub struct World {
     bodies: BTreeMap<u64, Job>,
     next_job: u64,
     parts: Vec<Part>,
-    whole: Option<Micros>,
     invariants: Invariants,
     summary: Summary,
 }
@@ -156,6 +157,7 @@ impl World {
                 origin: base + Duration::from_secs(rng.u64(0..50_000)),
                 rate: rng.u64(995_000..=1_005_000),
                 timer: 0,
+                wakes: None,
                 view: None,
                 api_away: false,
                 owned: BTreeSet::new(),
@@ -199,7 +201,6 @@ impl World {
             bodies: BTreeMap::new(),
             next_job: 0,
             parts: Vec::new(),
-            whole: None,
             invariants: Invariants::default(),
             summary: Summary::default(),
             rng,
@@ -249,6 +250,7 @@ impl World {
             Job::Deliver(n, datagram) => self.deliver(n, datagram),
             Job::Wake(n, timer) => {
                 if self.nodes[n].timer == timer && !self.nodes[n].stalled {
+                    self.nodes[n].wakes = None;
                     return self.with(n, Election::handle_timeout);
                 }
                 Ok(())
@@ -274,13 +276,10 @@ impl World {
             }
             Job::Check => {
                 self.job(self.now + CHECK, Job::Check);
-                let whole = self.is_whole();
-                if !whole {
-                    self.whole = None;
-                } else if self.whole.is_none() {
-                    self.whole = Some(self.now);
-                }
-                invariants::check(self)
+                let mut invariants = std::mem::take(&mut self.invariants);
+                let result = invariants.check(self);
+                self.invariants = invariants;
+                result
             }
         }
     }
@@ -341,11 +340,6 @@ impl World {
         &self.parts
     }
 
-    /// Since when all is well with the segment.
-    pub const fn whole_since(&self) -> Option<Micros> {
-        self.whole
-    }
-
     /// When something last happened to a node; now, while it goes on.
     pub fn trouble(&self, n: usize) -> Micros {
         let node = &self.nodes[n];
@@ -382,7 +376,8 @@ impl World {
             .fold(0, |set, (n, _)| set | 1 << n)
     }
 
-    fn is_whole(&self) -> bool {
+    /// Whether all is well with the segment.
+    pub fn is_whole(&self) -> bool {
         self.nodes
             .iter()
             .all(|node| !node.stalled && (node.election.is_none() || node.link))
@@ -435,9 +430,6 @@ impl World {
             }
         }
         self.last_trouble = self.now;
-        if !self.is_whole() {
-            self.whole = None;
-        }
     }
 }
 

@@ -156,9 +156,14 @@ impl Election {
     }
 
     /// Whether another could own it now.
-    fn usable(&self, entry: &Entry, node: NodeId) -> bool {
+    fn usable(&self, entry: &Entry, node: NodeId, now: Instant) -> bool {
+        let profile = entry.spec.profile;
+        // Those who start together are ready together, and find out in turn.
+        let starting = self
+            .ready
+            .is_some_and(|since| now < since + profile.detect());
         self.peers.get(node).is_some_and(|peer| {
-            peer.liveness(entry.spec.profile) == Liveness::Up && peer.ready && !peer.draining
+            peer.liveness(profile) == Liveness::Up && (peer.ready || starting) && !peer.draining
         })
     }
 
@@ -188,7 +193,7 @@ impl Election {
 
     fn decide_idle(&self, entry: &Entry, field: &Field, now: Instant) -> Decision {
         let me = self.config.node;
-        let may = self.ready && !self.draining && self.is_sure();
+        let may = self.ready.is_some() && !self.draining && self.is_sure();
         if !may || entry.spec.candidate(me).is_none() {
             return Decision::Nothing;
         }
@@ -210,9 +215,9 @@ impl Election {
         };
         let detect = entry_detect(entry);
         // Each waits for those before it, in case they decide otherwise.
-        let place = entry
-            .spec
-            .place(me, |node| Some(node) != holder && self.usable(entry, node));
+        let place = entry.spec.place(me, |node| {
+            Some(node) != holder && self.usable(entry, node, now)
+        });
         let patience = detect * u32::try_from(place).unwrap_or(u32::MAX).min(64);
         let mut due = (entry.since + patience + self.lonely(entry, field)).max(entry.retry);
         if matches!(cause, Cause::Ineligible(_) | Cause::Rebalanced(_)) {
@@ -257,7 +262,7 @@ impl Election {
         let beaten = field
             .acquirer
             .is_some_and(|(node, other)| other.key(node) > claim.key(me));
-        let may = self.ready && !self.draining && entry.spec.candidate(me).is_some();
+        let may = self.ready.is_some() && !self.draining && entry.spec.candidate(me).is_some();
         if !may || beaten || field.holder.is_some() && !cause.is_planned() {
             return Decision::GiveWay;
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::claim::{Ledger, Standing};
 use crate::group::{Cause, Entry, Group, Mine, Silence, View};
 use crate::id::{GroupId, NodeId};
-use crate::peers::{Liveness, Peers, Received};
+use crate::peers::{Liveness, Peer, Peers, Received};
 use crate::profile::Profile;
 use crate::votes::Votes;
 use crate::wire::{Heartbeat, Opinion, room_for_claims};
@@ -115,6 +115,8 @@ pub struct Counters {
 /// Others that are to be heard after a stall before we trust what we know.
 #[derive(Debug)]
 struct Doubt {
+    /// What is heard before may have waited in the socket.
+    from: Instant,
     until: Instant,
     waiting: BTreeSet<NodeId>,
 }
@@ -145,7 +147,8 @@ pub struct Election {
     /// Since when the link is up; none while it is down.
     joined: Option<Instant>,
     seen: bool,
-    pub(crate) ready: bool,
+    /// Since when we may own something.
+    pub(crate) ready: Option<Instant>,
     pub(crate) draining: bool,
     left: bool,
     doubt: Option<Doubt>,
@@ -182,7 +185,7 @@ impl Election {
             sequence: 0,
             joined: Some(now),
             seen: false,
-            ready: false,
+            ready: None,
             draining: false,
             left: false,
             doubt: None,
@@ -228,7 +231,7 @@ impl Election {
 
     /// Whether it knows the segment well enough to own something.
     pub const fn is_ready(&self) -> bool {
-        self.ready
+        self.ready.is_some()
     }
 
     /// How another node is by a profile.
@@ -280,7 +283,7 @@ impl Election {
         if up == self.joined.is_some() {
             return;
         }
-        self.ready = false;
+        self.ready = None;
         self.doubt = None;
         if up {
             self.joined = Some(now);
@@ -322,7 +325,7 @@ impl Election {
                 if all {
                     self.all_dirty();
                 }
-                self.reassured_by(node);
+                self.reassured_by(node, now);
                 self.watch_votes(node);
             }
         }
@@ -361,7 +364,7 @@ impl Election {
         self.advance(now);
         self.withdraw_all(Silence::Left);
         self.left = true;
-        self.ready = false;
+        self.ready = None;
         // Twice, as the others would otherwise have to find out by themselves.
         self.farewell(false);
         self.farewell(false);
@@ -430,31 +433,33 @@ impl Election {
             return;
         }
         // Others may have taken what they could not know to be in good hands.
-        let mut longest = Duration::ZERO;
         for (group, entry) in &mut self.groups {
-            let profile = entry.spec.profile;
-            if silent >= profile.fence()
+            if silent >= entry.spec.profile.fence()
                 && let Mine::Holding { silent, .. } = &mut entry.mine
                 && !std::mem::replace(silent, true)
             {
-                longest = longest.max(profile.detect());
                 let (group, why) = (*group, Silence::Stalled);
                 self.events.push_back(Event::Withdraw { group, why });
             }
         }
-        if longest > Duration::ZERO {
-            let until = now + longest;
-            self.doubt = Some(Doubt { until, waiting });
+        let profiles = self.profiles.iter();
+        let longest = profiles
+            .filter(|profile| silent >= profile.fence())
+            .max_by_key(|profile| profile.detect());
+        if let Some(profile) = longest {
+            self.doubt = Some(Doubt {
+                from: now + self.interval() / 2,
+                until: now + profile.detect(),
+                waiting,
+            });
         }
     }
 
     /// One of those that we wait for after a stall has been heard.
-    fn reassured_by(&mut self, node: NodeId) {
+    fn reassured_by(&mut self, node: NodeId, now: Instant) {
         if let Some(doubt) = &mut self.doubt
-            && self
-                .peers
-                .get(node)
-                .is_some_and(crate::peers::Peer::is_synced)
+            && now >= doubt.from
+            && self.peers.get(node).is_some_and(Peer::is_synced)
         {
             doubt.waiting.remove(&node);
         }
@@ -519,7 +524,7 @@ impl Election {
     /// claimed is known, or it has lasted long enough.
     fn check_ready(&mut self, now: Instant) {
         let Some(joined) = self.joined else { return };
-        if self.ready || !self.seen {
+        if self.ready.is_some() || !self.seen {
             return;
         }
         let profile = self.config.profile;
@@ -537,7 +542,7 @@ impl Election {
         let waited = now.saturating_duration_since(joined);
         let complete = !lagging && self.voters.iter().all(up);
         if complete || waited >= HOLD_DOWN && !lagging || waited >= PATIENCE {
-            self.ready = true;
+            self.ready = Some(now);
             self.urgent = true;
             self.all_dirty();
         }
@@ -551,11 +556,7 @@ impl Election {
             .iter()
             .filter(|(_, entry)| matches!(entry.mine, Mine::Acquiring { .. }));
         self.dirty.extend(asked.map(|(group, _)| *group));
-        if self
-            .peers
-            .get(node)
-            .is_some_and(crate::peers::Peer::objects)
-        {
+        if self.peers.get(node).is_some_and(Peer::objects) {
             self.watch_leases();
         }
     }
@@ -576,7 +577,9 @@ impl Election {
         } else {
             self.next_beat
         };
-        let ready = (!self.ready)
+        let ready = self
+            .ready
+            .is_none()
             .then_some([joined + HOLD_DOWN, joined + PATIENCE])
             .into_iter()
             .flatten()
@@ -678,7 +681,7 @@ impl Election {
             session: self.config.session,
             sequence: self.sequence,
             interval: self.interval(),
-            ready: self.ready,
+            ready: self.ready.is_some(),
             draining: self.draining,
             leaving: false,
             view: self.view,

@@ -154,7 +154,8 @@ impl Peer {
             } else {
                 Liveness::Down
             }
-        } else if !within(self.hears, detect) {
+        } else if self.heard >= self.hears + detect {
+            // By its own last word, which may be a while ago.
             Liveness::Deaf
         } else if !within(self.heard, detect) {
             Liveness::Relayed
@@ -172,7 +173,6 @@ impl Peer {
             Some(self.heard + detect),
             Some(last + detect),
             Some(last + detect.max(profile.stalled())),
-            Some(self.hears + detect),
             self.confirmed.map(|at| at + detect),
             self.leased.map(|at| at + profile.fence()),
             self.probe_due(profile),

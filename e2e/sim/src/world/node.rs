@@ -1,8 +1,10 @@
 //! What a speaker does, and what becomes of it.
 
+use crate::invariants;
+
 use super::{
     Api, Arc, Candidate, Cause, Config, Datagram, Election, Event, Group, Heartbeat, Instant, Job,
-    Micros, Rc, Rebalance, SECOND, SOCKET, View, World, invariants, spread,
+    Micros, Rc, Rebalance, SECOND, SOCKET, View, World, spread,
 };
 
 impl World {
@@ -16,6 +18,7 @@ impl World {
         (node.machine, node.link, node.stalled, node.draining) = (true, true, false, false);
         node.start += 1;
         node.view = None;
+        node.wakes = None;
         node.socket.clear();
         let config = Config {
             node: node.id,
@@ -69,11 +72,12 @@ impl World {
         }
         let node = &mut self.nodes[n];
         let timeout = node.election.as_ref().and_then(Election::poll_timeout);
-        if let Some(at) = timeout.map(|at| node.global(at)) {
+        if let Some(at) = timeout.filter(|_| timeout != node.wakes) {
+            node.wakes = timeout;
             node.timer += 1;
             let timer = node.timer;
             // A little late, as any process is.
-            let at = at.max(self.now) + self.rng.u64(0..300);
+            let at = node.global(at).max(self.now) + self.rng.u64(0..300);
             self.job(at, Job::Wake(n, timer));
         }
         let node = &self.nodes[n];
@@ -196,7 +200,7 @@ impl World {
             }
         };
         self.with(n, |election, now| {
-            election.handle_heartbeat(&heartbeat, now)
+            election.handle_heartbeat(&heartbeat, now);
         })
     }
 
