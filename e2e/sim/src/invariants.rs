@@ -15,8 +15,9 @@
 //!    seconds before one thing went wrong, the bound is the profile's.
 //! 3. **No move without a cause.** Without trouble for [`SETTLED`] nobody takes
 //!    anything. Whoever takes what another lost, or was told to give up, has
-//!    reason to: that one or itself was in trouble lately, drains, or is no
-//!    candidate in the taker's view.
+//!    reason to: that one or itself was in trouble lately (under `strict` anybody,
+//!    as an owner falls with its votes), drains, or is no candidate in the
+//!    taker's view.
 //! 4. **Damping.** A speaker takes a group from a well owner at most
 //!    [`MOST_MOVES`] times in [`DAMPING`].
 //! 5. **Strict.** Under `strict` no two ever own a group: an isolated owner is
@@ -57,8 +58,9 @@ pub fn bound(schedule: &Schedule, well: bool, alone: bool) -> Micros {
         return micros(profile.stalled()) + 2 * interval + 25_000 + votes;
     }
     let nodes = u64::try_from(schedule.nodes).unwrap_or(u64::MAX);
-    // Hold-down, detection, those before it in the order, and asking again.
-    2 * SECOND + detect * (6 + nodes) + votes * 8
+    // Hold-down, a view that lags, detection, those before it in the order, and
+    // asking again.
+    3 * SECOND + detect * (6 + nodes) + votes * 8
 }
 
 /// What is remembered between checks.
@@ -112,11 +114,12 @@ impl Invariants {
             ));
         }
         let troubled = |other: usize| world.now <= world.trouble(other) + SETTLED;
+        let strict = world.schedule.policy == Policy::Strict;
         let reason = match cause {
             Cause::Vacant | Cause::Resumed => true,
             Cause::Lost(other) => world
                 .number(other)
-                .is_none_or(|other| troubled(other) || troubled(node)),
+                .is_none_or(|other| troubled(other) || troubled(node) || strict),
             Cause::Drained(other) => world.number(other).is_none_or(|other| world.drained(other)),
             Cause::Ineligible(other) => world
                 .number(other)

@@ -264,6 +264,10 @@ impl World {
                 self.with(n, |election, now| election.node_answered(id, now))
             }
             Job::News(n, api) => self.news(n, &api),
+            Job::Carrier(n, _) | Job::DrainEnds(n, _) if self.nodes[n].stalled => {
+                self.job(self.now + CHECK, job);
+                Ok(())
+            }
             Job::Carrier(n, up) => {
                 let up = up && self.nodes[n].link;
                 self.with(n, |election, now| election.set_link(up, now))

@@ -10,6 +10,9 @@ use crate::id::{GroupId, NodeId, mix};
 use crate::peers::{Liveness, Peer};
 use crate::votes::{agrees, most};
 
+/// How far one speaker's view of the API may be behind another's in good times.
+const LAG: Duration = Duration::from_secs(1);
+
 /// What the others claim.
 #[derive(Debug, Default)]
 pub(crate) struct Field {
@@ -219,7 +222,8 @@ impl Election {
             Some(node) != holder && self.usable(entry, node, now)
         });
         let patience = detect * u32::try_from(place).unwrap_or(u32::MAX).min(64);
-        let mut due = (entry.since + patience + self.lonely(entry, field)).max(entry.retry);
+        let mut due = entry.since + patience + self.lonely(entry, field) + self.lagging(entry);
+        due = due.max(entry.retry);
         if matches!(cause, Cause::Ineligible(_) | Cause::Rebalanced(_)) {
             due = due.max(entry.damped_until().unwrap_or(due));
         }
@@ -242,6 +246,20 @@ impl Election {
         } else {
             Duration::ZERO
         }
+    }
+
+    /// One who is well and gave up what it had knows something that the API has
+    /// yet to tell us, for instance that the group is gone.
+    fn lagging(&self, entry: &Entry) -> Duration {
+        let well = entry.situation == Situation::Vacant
+            && entry
+                .holder
+                .and_then(|holder| self.peers.get(holder))
+                .is_some_and(|peer| {
+                    let up = peer.liveness(entry.spec.profile) == Liveness::Up;
+                    up && peer.ready && !peer.draining && peer.view > self.view
+                });
+        if well { LAG } else { Duration::ZERO }
     }
 
     fn decide_acquiring(

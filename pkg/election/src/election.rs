@@ -711,3 +711,6 @@ impl Election {
         self.claim(group, Standing::Released);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -242,6 +242,8 @@ impl World {
             return Ok(());
         }
         node.view = Some(api.clone());
+        // Views differ for a while now, and that is no failure of a node.
+        self.last_trouble = self.now;
         self.trouble_for(1 << n);
         let view = self.view(api);
         self.with(n, |election, now| election.set_view(view, now))
