@@ -1,7 +1,7 @@
 //! Nodes, network, clocks and API on virtual time.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -68,8 +68,8 @@ enum Job {
     Answer(usize, usize),
     /// What the API said reaches a node.
     News(usize, Rc<Api>),
-    /// The carrier of a link, as a node sees it.
-    Carrier(usize, bool),
+    /// A node looks at the carrier of its link.
+    Carrier(usize),
     DrainEnds(usize, u64),
     Check,
 }
@@ -105,7 +105,8 @@ struct Node {
     view: Option<Rc<Api>>,
     /// Whether it does not hear the API, and what it missed.
     api_away: bool,
-    owned: BTreeSet<GroupId>,
+    /// A bit for each group that it answers for.
+    owned: u64,
     draining: bool,
     drained: Micros,
     trouble: Micros,
@@ -134,7 +135,7 @@ pub struct World {
     loss: u32,
     api: Rc<Api>,
     jobs: BinaryHeap<Reverse<(Micros, u64)>>,
-    bodies: BTreeMap<u64, Job>,
+    bodies: HashMap<u64, Job>,
     next_job: u64,
     parts: Vec<Part>,
     invariants: Invariants,
@@ -160,7 +161,7 @@ impl World {
                 wakes: None,
                 view: None,
                 api_away: false,
-                owned: BTreeSet::new(),
+                owned: 0,
                 draining: false,
                 drained: 0,
                 trouble: 0,
@@ -198,7 +199,7 @@ impl World {
             loss: 0,
             api,
             jobs: BinaryHeap::new(),
-            bodies: BTreeMap::new(),
+            bodies: HashMap::new(),
             next_job: 0,
             parts: Vec::new(),
             invariants: Invariants::default(),
@@ -264,12 +265,12 @@ impl World {
                 self.with(n, |election, now| election.node_answered(id, now))
             }
             Job::News(n, api) => self.news(n, &api),
-            Job::Carrier(n, _) | Job::DrainEnds(n, _) if self.nodes[n].stalled => {
+            Job::Carrier(n) | Job::DrainEnds(n, _) if self.nodes[n].stalled => {
                 self.job(self.now + CHECK, job);
                 Ok(())
             }
-            Job::Carrier(n, up) => {
-                let up = up && self.nodes[n].link;
+            Job::Carrier(n) => {
+                let up = self.nodes[n].link;
                 self.with(n, |election, now| election.set_link(up, now))
             }
             Job::DrainEnds(n, start) => {
@@ -308,6 +309,11 @@ impl World {
         self.group_ids.iter().copied()
     }
 
+    fn bit(&self, group: GroupId) -> u64 {
+        let place = self.group_ids.iter().position(|other| *other == group);
+        place.map_or(0, |place| 1 << place)
+    }
+
     /// A short name of a group.
     pub fn group_name(&self, group: GroupId) -> String {
         let place = self.group_ids.iter().position(|other| *other == group);
@@ -316,7 +322,8 @@ impl World {
 
     /// Who owns a group, a bit each.
     pub fn owners(&self, group: GroupId) -> u64 {
-        self.set(|node| node.runs() && node.owned.contains(&group))
+        let bit = self.bit(group);
+        self.set(|node| node.runs() && node.owned & bit != 0)
     }
 
     /// Those of `members` that could own a group.

@@ -37,6 +37,9 @@ pub struct Claim {
     pub profile: Profile,
     /// Whether the group is under the policy `strict`.
     pub strict: bool,
+    /// Whether it moved so often lately that nobody should take it while its
+    /// owner is well. Who has started again could not know.
+    pub damped: bool,
 }
 
 impl Claim {
@@ -206,6 +209,7 @@ mod tests {
             standing,
             profile: Profile::Default,
             strict: false,
+            damped: false,
         }
     }
 

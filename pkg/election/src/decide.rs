@@ -41,6 +41,8 @@ enum Decision {
     /// Tell the clients again, as this rival told them otherwise.
     Reassert(NodeId, u32),
     HandOver(NodeId),
+    /// It has rested for long enough.
+    Undamp,
     Withdraw(Silence),
     /// Ask again later.
     GiveWay,
@@ -99,6 +101,10 @@ impl Election {
             Decision::Reassert(node, epoch) => {
                 self.groups.get_mut(&group)?.rival = Some((node, epoch));
                 self.events.push_back(Event::Reannounce { group });
+            }
+            Decision::Undamp => {
+                self.groups.get_mut(&group)?.damped = false;
+                self.claim(group, Standing::Holding);
             }
             Decision::HandOver(to) => {
                 let entry = self.groups.get_mut(&group)?;
@@ -171,7 +177,7 @@ impl Election {
     }
 
     fn situation(&self, entry: &Entry, field: &Field) -> Situation {
-        let Some((holder, _)) = field.holder else {
+        let Some((holder, claim)) = field.holder else {
             return Situation::Vacant;
         };
         let Some(peer) = self.peers.get(holder) else {
@@ -181,7 +187,7 @@ impl Election {
             return Situation::Movable(Cause::Drained(holder));
         }
         // If it knows more than we do, it knows why it keeps the group.
-        if self.view < peer.view {
+        if self.view < peer.view || claim.damped {
             return Situation::Kept;
         }
         if entry.spec.candidate(holder).is_none() {
@@ -359,6 +365,12 @@ impl Election {
         if silent && self.is_sure() {
             return Decision::Resume;
         }
+        if entry.damped {
+            return match entry.damped_until() {
+                Some(until) if until > now => Decision::Wait(until),
+                _ => Decision::Undamp,
+            };
+        }
         if entry.is_strict() && now < probation {
             return Decision::Wait(probation);
         }
@@ -421,6 +433,7 @@ impl Election {
             };
             entry.held_by(me, now);
             entry.situation(Situation::Kept, now);
+            entry.damped = entry.damped_until().is_some_and(|until| until > now);
             entry.rival = None;
             entry.rebalance = false;
         }
@@ -472,6 +485,7 @@ impl Election {
             standing,
             profile: entry.spec.profile,
             strict: entry.is_strict(),
+            damped: entry.damped,
         });
     }
 }

@@ -198,6 +198,8 @@ pub(crate) struct Entry {
     pub(crate) holder: Option<NodeId>,
     /// The greatest epoch known.
     pub(crate) epoch: u32,
+    /// Whether we, its owner, ask the others to leave it.
+    pub(crate) damped: bool,
     /// When it moved, the last [`MOST_MOVES`] times.
     moves: VecDeque<Instant>,
     /// The last rival whose announcements were answered by our own.
@@ -217,6 +219,7 @@ impl Entry {
             since: now,
             holder: None,
             epoch: 0,
+            damped: false,
             moves: VecDeque::new(),
             rival: None,
             retry: now,

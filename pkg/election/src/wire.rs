@@ -29,7 +29,7 @@
 //!      entry: group (64), granted to (64)
 //!  type 3, page: from (64), to (64)
 //!      entry: group (64), epoch (32), priority (8),
-//!             flags (8): bits 0-1 standing, 2-3 profile, 4 strict
+//!             flags (8): bits 0-1 standing, 2-3 profile, 4 strict, 5 damped
 //! ```
 //!
 //! What a receiver does not know is skipped: sections of other types, header
@@ -305,7 +305,8 @@ fn write_page(page: &Page, out: &mut Vec<u8>) {
                 Profile::Fast => 1,
                 Profile::Safe => 2,
             };
-            let flags = standing | profile << 2 | u8::from(claim.strict) << 4;
+            let flags =
+                standing | profile << 2 | u8::from(claim.strict) << 4 | u8::from(claim.damped) << 5;
             out.extend_from_slice(&[claim.priority, flags]);
         }
     });
@@ -333,6 +334,7 @@ fn parse_page(mut body: Reader, entry: u8) -> Result<Page, WireError> {
                 .get(usize::from(flags >> 2 & 3))
                 .ok_or(WireError::Malformed)?,
             strict: flags & 16 != 0,
+            damped: flags & 32 != 0,
         })
     })?;
     Ok(Page { from, to, claims })

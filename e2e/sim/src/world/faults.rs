@@ -113,7 +113,7 @@ impl World {
         node.link = up;
         self.trouble_for(1 << n);
         let at = self.now + self.rng.u64(0..2000);
-        self.job(at, Job::Carrier(n, up));
+        self.job(at, Job::Carrier(n));
     }
 
     /// The API says something new; nodes hear of it by and by.

@@ -38,7 +38,7 @@ impl World {
     pub(super) fn kill(&mut self, n: usize) {
         let node = &mut self.nodes[n];
         node.election = None;
-        node.owned.clear();
+        node.owned = 0;
         node.stalled = false;
         node.draining = false;
         self.trouble_for(1 << n);
@@ -94,7 +94,7 @@ impl World {
     fn follow(&mut self, n: usize, event: &Event) -> Result<(), String> {
         match *event {
             Event::Announce { group, cause } => {
-                self.nodes[n].owned.insert(group);
+                self.nodes[n].owned |= self.bit(group);
                 self.summary.takes += 1;
                 let name = self.group_name(group);
                 let cause_named = self.cause_name(cause);
@@ -110,12 +110,12 @@ impl World {
                 self.note(|| format!("n{} announces {name} again", n + 1));
             }
             Event::HandOver { group, to } => {
-                self.nodes[n].owned.remove(&group);
+                self.nodes[n].owned &= !self.bit(group);
                 let (name, to) = (self.group_name(group), self.number(to).unwrap_or(0));
                 self.note(|| format!("n{} hands {name} over to n{}", n + 1, to + 1));
             }
             Event::Withdraw { group, why } => {
-                self.nodes[n].owned.remove(&group);
+                self.nodes[n].owned &= !self.bit(group);
                 let name = self.group_name(group);
                 self.note(|| format!("n{} is silent about {name} ({why:?})", n + 1));
             }

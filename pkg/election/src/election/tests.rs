@@ -169,12 +169,13 @@ impl Segment {
 
 #[test]
 fn a_crash_is_taken_over_within_the_profile_and_moves_only_its_own() {
-    let profiles: [(fn(&mut Group), Duration); 3] = [
-        (|g| g.profile = Profile::Default, Profile::Default.detect()),
-        (|g| g.profile = Profile::Fast, Profile::Fast.detect()),
-        (|g| g.profile = Profile::Safe, Profile::Safe.detect()),
+    let changes: [fn(&mut Group); 3] = [
+        |group| group.profile = Profile::Default,
+        |group| group.profile = Profile::Fast,
+        |group| group.profile = Profile::Safe,
     ];
-    for (change, detect) in profiles {
+    for (change, profile) in changes.into_iter().zip(Profile::ALL) {
+        let detect = profile.detect();
         let mut segment = Segment::ready(5, 50, change);
         let before: Vec<usize> = (0..50).map(|i| segment.owner(group(i))).collect();
         assert!((0..5).all(|n| before.iter().filter(|owner| **owner == n).count() == 10));
@@ -201,7 +202,8 @@ fn whoever_comes_back_does_not_get_it_back_unless_asked_for() {
     segment.start(1, 2);
     segment.tell(&view(1, 3, &[], 30, |_| {}));
     segment.run(Duration::from_secs(4));
-    let owns = |segment: &Segment, n: usize| segment.speakers[n].as_ref().map(|s| s.owned().count());
+    let owns =
+        |segment: &Segment, n: usize| segment.speakers[n].as_ref().map(|s| s.owned().count());
     assert_eq!(owns(&segment, 1), Some(0));
     for n in 0..3 {
         segment.call(n, Election::rebalance);

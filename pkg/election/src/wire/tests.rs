@@ -12,8 +12,9 @@ prop_compose! {
         ],
         profile in proptest::sample::select(Profile::ALL.to_vec()),
         strict: bool,
+        damped: bool,
     ) -> Claim {
-        Claim { group: GroupId(group), epoch, priority, standing, profile, strict }
+        Claim { group: GroupId(group), epoch, priority, standing, profile, strict, damped }
     }
 }
 
@@ -179,6 +180,7 @@ fn the_fullest_datagram_fits() {
             standing: Standing::Holding,
             profile: Profile::Safe,
             strict: true,
+            damped: true,
         };
         let page = Page {
             from: 0,
