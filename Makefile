@@ -44,6 +44,10 @@ deny: ## Licences, sources and banned crates
 unit: ## Unit, property and integration tests
 	cargo test --workspace
 
+.PHONY: sim
+sim: ## Elections from random schedules; make sim SEEDS=1000000
+	cargo run --quiet --bin herald-sim -- --seeds $(or $(SEEDS),100000)
+
 .PHONY: scenarios
 scenarios: build ## The lab's scenarios; make scenarios NAMES="expose node-crash"
 	@$(LAB) scenario $(NAMES)
