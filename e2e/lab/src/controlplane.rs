@@ -84,17 +84,21 @@ impl ControlPlane {
         self.start_api_server()
     }
 
-    /// Starts the controller manager and the scheduler, anew if they run. They
-    /// give up an API server that does not answer within 10 s. In a real cluster
-    /// they end when an outage of the API server costs them their leader leases;
-    /// were they to go on, they would act on what they knew before it, and take
-    /// every node for dead until their watches are back.
-    pub fn start_controllers(&self) -> Result<()> {
+    /// Ends the controller manager and the scheduler. In a real cluster they end
+    /// when an outage of the API server costs them their leader leases; were they
+    /// to go on, they would act on what they knew before it, and take every node
+    /// for dead until their watches are back.
+    pub fn stop_controllers(&self) {
         for name in ["kube-controller-manager", "kube-scheduler"] {
             for found in process::find(process::PROCESS, name) {
                 found.signal(nix::sys::signal::Signal::SIGKILL);
             }
         }
+    }
+
+    /// Starts the controller manager and the scheduler, which give up an API
+    /// server that does not answer within 10 s.
+    pub fn start_controllers(&self) -> Result<()> {
         self.start_controller_manager()?;
         self.start_scheduler()
     }

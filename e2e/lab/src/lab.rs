@@ -360,6 +360,7 @@ impl Lab {
     /// Starts the API server again, after [`crate::faults::stop_api_server`],
     /// waits until it answers, and starts the controllers anew.
     pub async fn start_api_server(&self) -> Result<()> {
+        self.state.control_plane.stop_controllers();
         self.state.control_plane.start_api_server()?;
         self.api_server_ready().await?;
         self.state.control_plane.start_controllers()

@@ -168,6 +168,9 @@ async fn serve(shared: &Shared, pod: &Pod, updates: &mut watch::Receiver<Option<
                     });
                 }
                 latest = update;
+                if reporter.is_contradicted_by(&latest) {
+                    patches.send_modify(|_| {});
+                }
             }
         }
         let patch = reporter.patch(&latest, &boards.borrow_and_update());

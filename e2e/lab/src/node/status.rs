@@ -261,6 +261,22 @@ impl Reporter {
         }
     }
 
+    /// Whether the API has a condition as not holding that was reported to hold:
+    /// the node lifecycle controller sets Ready so while it takes a node for
+    /// dead, and it is for the node to set it right again.
+    pub(super) fn is_contradicted_by(&self, pod: &Pod) -> bool {
+        let conditions = pod
+            .status
+            .iter()
+            .flat_map(|s| s.conditions.iter().flatten());
+        conditions
+            .filter(|condition| condition.status != "True")
+            .any(|condition| {
+                let reported = self.since.get(condition.type_.as_str());
+                reported.is_some_and(|(holds, _)| *holds)
+            })
+    }
+
     /// The strategic merge patch of the pod's status. Lists that the API
     /// merges by key are told to replace, but for the conditions: others have
     /// conditions of their own there.
@@ -465,6 +481,23 @@ mod tests {
             .find(|condition| condition.0 == kind)
             .unwrap()
             .1
+    }
+
+    #[test]
+    fn a_condition_that_another_took_away_is_reported_again() {
+        let mut pod = pod(&json!({"containers": [{"name": "a"}]}));
+        let mut board = Board::default();
+        board.containers.insert("a".into(), running(true));
+        let mut reporter = Reporter::new(Vec::new());
+        reporter.patch(&pod, &board);
+        let ready = |status: &str| json!({"conditions": [{"type": "Ready", "status": status}]});
+        pod.status = serde_json::from_value(ready("True")).unwrap();
+        assert!(!reporter.is_contradicted_by(&pod));
+        pod.status = serde_json::from_value(ready("False")).unwrap();
+        assert!(reporter.is_contradicted_by(&pod));
+        board.containers.insert("a".into(), running(false));
+        reporter.patch(&pod, &board);
+        assert!(!reporter.is_contradicted_by(&pod));
     }
 
     #[test]
