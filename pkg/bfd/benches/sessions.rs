@@ -1,7 +1,7 @@
 //! What the engine itself costs: two of them, each with as many sessions as
 //! asked, exchange their packets on virtual time.
 //!
-//!   cargo bench -p herald-bfd -- [SESSIONS [INTERVAL_MS]]
+//! `cargo bench -p herald-bfd -- SESSIONS MILLISECONDS`, 500 and 50 if not given.
 //!
 //! Prints lines `figure NAME VALUE UNIT`. The share is of one core, for one of
 //! the two ends, without what the kernel takes for sockets.
