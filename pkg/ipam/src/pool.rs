@@ -72,6 +72,23 @@ impl Pool {
             _ => true,
         }
     }
+
+    /// How many addresses of a range may be given; saturates.
+    fn usable_size(&self, range: &AddressRange) -> u128 {
+        let buggy = match (range.first(), range.last()) {
+            (IpAddr::V4(first), IpAddr::V4(last)) if self.avoid_buggy_ips => {
+                buggy_below(u64::from(last.to_bits()) + 1) - buggy_below(first.to_bits().into())
+            }
+            _ => 0,
+        };
+        range.size() - u128::from(buggy)
+    }
+}
+
+/// How many IPv4 addresses below this one end in .0 or .255.
+const fn buggy_below(address: u64) -> u64 {
+    // 256 blocks have two each; one that has begun has its first.
+    address / 256 * 2 + (!address.is_multiple_of(256)) as u64
 }
 
 /// Why a pool is not in force.
@@ -106,9 +123,9 @@ pub struct Usage {
     pub assigned_v4: u128,
     /// IPv6 addresses in use.
     pub assigned_v6: u128,
-    /// IPv4 addresses left.
+    /// IPv4 addresses that may still be given.
     pub available_v4: u128,
-    /// IPv6 addresses left; saturates.
+    /// IPv6 addresses that may still be given; saturates.
     pub available_v6: u128,
 }
 
@@ -118,21 +135,33 @@ pub(crate) struct Stocked {
     pub(crate) pool: Pool,
     free: Vec<Free>,
     assigned: [u128; 2],
+    available: [u128; 2],
 }
 
 impl Stocked {
     pub(crate) fn new(pool: Pool) -> Self {
         let free = pool.ranges.iter().copied().map(Free::all).collect();
+        let mut available = [0u128; 2];
+        for range in &pool.ranges {
+            let sum = &mut available[index(&range.first())];
+            *sum = sum.saturating_add(pool.usable_size(range));
+        }
         Self {
             pool,
             free,
             assigned: [0, 0],
+            available,
         }
     }
 
     pub(crate) fn take(&mut self, address: &IpAddr) {
         if self.pool.contains(address) {
             self.assigned[index(address)] += 1;
+            // One that is not to be given is held all the same, if it is from
+            // before the pool said so.
+            if self.pool.usable(address) {
+                self.available[index(address)] -= 1;
+            }
             self.free.iter_mut().for_each(|free| free.take(address));
         }
     }
@@ -140,6 +169,9 @@ impl Stocked {
     pub(crate) fn give(&mut self, address: &IpAddr) {
         if self.pool.contains(address) {
             self.assigned[index(address)] -= 1;
+            if self.pool.usable(address) {
+                self.available[index(address)] += 1;
+            }
             self.free.iter_mut().for_each(|free| free.give(address));
         }
     }
@@ -159,19 +191,13 @@ impl Stocked {
     }
 
     pub(crate) fn usage(&self) -> Usage {
-        let size = |family| {
-            self.pool
-                .ranges
-                .iter()
-                .filter(|range| range.family() == family)
-                .fold(0u128, |sum, range| sum.saturating_add(range.size()))
-        };
         let [assigned_v4, assigned_v6] = self.assigned;
+        let [available_v4, available_v6] = self.available;
         Usage {
             assigned_v4,
             assigned_v6,
-            available_v4: size(IpFamily::V4).saturating_sub(assigned_v4),
-            available_v6: size(IpFamily::V6).saturating_sub(assigned_v6),
+            available_v4,
+            available_v6,
         }
     }
 }

@@ -241,11 +241,31 @@ fn buggy_addresses_are_left_out() {
         ..pool("lan", &["192.0.2.255-192.0.3.1"])
     };
     let mut allocator = allocator(vec![careful]);
+    let available = |allocator: &Allocator| allocator.usage().next().unwrap().1.available_v4;
+    assert_eq!(available(&allocator), 1);
     assert_eq!(serve(&mut allocator, &v4("a")).unwrap(), ["192.0.3.1"]);
+    assert_eq!(available(&allocator), 0);
     assert_eq!(
         serve(&mut allocator, &v4("b")).unwrap_err().reason(),
         "PoolExhausted"
     );
+}
+
+#[test]
+fn a_buggy_address_from_before_is_held_but_was_never_available() {
+    let careful = Pool {
+        avoid_buggy_ips: true,
+        ..pool("lan", &["192.0.2.0/23"])
+    };
+    let mut allocator = allocator(vec![careful]);
+    allocator
+        .assign("uid-a", &v4("a").key, &["192.0.2.255".parse().unwrap()])
+        .unwrap();
+    let usage = allocator.usage().next().unwrap().1;
+    assert_eq!((usage.assigned_v4, usage.available_v4), (1, 512 - 4));
+    allocator.release("uid-a");
+    let usage = allocator.usage().next().unwrap().1;
+    assert_eq!((usage.assigned_v4, usage.available_v4), (0, 512 - 4));
 }
 
 #[test]
