@@ -16,7 +16,6 @@ use herald_provider::DynProvider;
 use herald_telemetry::{Health, LogFormat, Registry};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, CustomResourceExt as _, ResourceExt as _};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Gives Services of type `LoadBalancer` their load balancers.
@@ -52,9 +51,9 @@ struct Flags {
     /// Namespace of Herald's objects and of the leader lease.
     #[arg(long, env = "POD_NAMESPACE", default_value = "herald-system")]
     namespace: String,
-    /// Who this replica is, in the leader lease.
-    #[arg(long, env = "POD_NAME", default_value = "herald-operator")]
-    identity: String,
+    /// Who this replica is, in the leader lease: no two may have the same name.
+    #[arg(long, env = "POD_NAME")]
+    identity: Option<String>,
     /// Others take the lease after it was unchanged for this long.
     #[arg(long, value_parser = seconds, default_value = "15s")]
     leader_elect_lease_duration: Duration,
@@ -100,11 +99,11 @@ async fn main() -> Result<()> {
     herald_telemetry::init_logs(flags.log_format);
     let mut registry = Registry::default();
     let metrics = OperatorMetrics::register(&mut registry);
-    let (health, stop) = (Health::new(), CancellationToken::new());
+    let health = Health::new();
+    // First of all: as process 1 of a container nothing else would end us.
+    let stop = herald_telemetry::stop_on_signal()?;
     let client = Client::try_default().await.context("find the API server")?;
     let address = flags.metrics_bind_address;
-    // First of all: as process 1 of a container nothing else would end us.
-    tokio::spawn(stop_on_signal(stop.clone())?);
     let configured = stop.run_until_cancelled(configure(&client, flags)).await;
     let Some(config) = configured.transpose()? else {
         return Ok(());
@@ -123,6 +122,10 @@ async fn main() -> Result<()> {
 }
 
 async fn configure(client: &Client, flags: Flags) -> Result<Config> {
+    // No default: two replicas of one name would both lead.
+    let identity = flags
+        .identity
+        .context("--identity is missing (in a pod POD_NAME stands for it)")?;
     let mut providers: Vec<Arc<dyn DynProvider>> = Vec::new();
     let mut pools: Option<Arc<dyn AddressPools>> = None;
     if flags.providers.contains(&Name::Baremetal) {
@@ -164,7 +167,7 @@ async fn configure(client: &Client, flags: Flags) -> Result<Config> {
         lease: LeaseConfig {
             name: "herald-operator".into(),
             namespace: flags.namespace,
-            identity: flags.identity,
+            identity,
             duration: flags.leader_elect_lease_duration,
             renew_deadline: flags.leader_elect_renew_deadline,
             retry_period: flags.leader_elect_retry_period,
@@ -201,16 +204,4 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .and_then(|number| number.parse().ok())
         .map(Duration::from_secs)
         .ok_or_else(|| format!("{text:?} is no duration; write for example 15s"))
-}
-
-fn stop_on_signal(stop: CancellationToken) -> Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        stop.cancel();
-    })
 }

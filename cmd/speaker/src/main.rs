@@ -8,7 +8,6 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use herald_speaker::SpeakerMetrics;
 use herald_telemetry::{Health, Registry};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::flags::Flags;
@@ -21,8 +20,7 @@ async fn main() -> Result<()> {
     let mut registry = Registry::default();
     let metrics = SpeakerMetrics::register(&mut registry);
     let health = Health::new();
-    let stop = CancellationToken::new();
-    stop_on_signal(stop.clone())?;
+    let stop = herald_telemetry::stop_on_signal()?;
     let client = kube::Client::try_default()
         .await
         .context("cannot tell where the API server is and who we are there")?;
@@ -37,19 +35,5 @@ async fn main() -> Result<()> {
         result = herald_speaker::run(client, flags.config(), metrics, health, stop) => result?,
         result = endpoint => result?,
     }
-    Ok(())
-}
-
-/// Cancels `stop` on SIGTERM or SIGINT.
-fn stop_on_signal(stop: CancellationToken) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        stop.cancel();
-    });
     Ok(())
 }

@@ -9,12 +9,14 @@ pub mod convert;
 mod ip_address_pool;
 mod l2_advertisement;
 pub mod names;
+mod retry;
 
 pub use condition::{Condition, set_condition};
 pub use ip_address_pool::{
     IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation,
 };
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec};
+pub use retry::Retry;
 
 mod selector;
 pub use selector::{InvalidSelector, LabelSelector, LabelSelectorRequirement, any_or_empty};

@@ -19,7 +19,6 @@ mod pools;
 mod queue;
 mod reconcile;
 mod request;
-mod retry;
 mod stores;
 mod writer;
 

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 use futures::StreamExt as _;
-use herald_api::IPAddressPool;
+use herald_api::{IPAddressPool, Retry};
 use herald_core::ServiceKey;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use kube::runtime::reflector::{self, Store};
@@ -13,8 +13,6 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
-
-use crate::retry::Retry;
 
 /// Something that decisions rest on has changed.
 #[derive(Clone, Debug)]

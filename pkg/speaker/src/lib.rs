@@ -18,7 +18,6 @@ mod events;
 mod index;
 mod metrics;
 mod port;
-mod retry;
 #[cfg(test)]
 mod segment_tests;
 mod table;

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use futures::StreamExt as _;
 use herald_api::names::{APP_SPEAKER, CLASS_BARE_METAL, LABEL_APP_NAME};
-use herald_api::{IPAddressPool, L2Advertisement, convert};
+use herald_api::{IPAddressPool, L2Advertisement, Retry, convert};
 use herald_core::ServiceKey;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -15,7 +15,6 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::index::{Change, ObjectKey, PoolView, ServiceView, SliceView};
-use crate::retry::Retry;
 use crate::table::Step;
 use crate::{Config, chain};
 

@@ -1,4 +1,4 @@
-//! How soon the API is followed again after an outage.
+//! How soon a watch of the API is tried again after an outage.
 
 use std::time::{Duration, Instant};
 
@@ -15,15 +15,17 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// the API has been asked.
 const WELL: Duration = Duration::from_secs(10);
 
-/// Delays that double, until it goes well for a while.
+/// Delays that double from 0.2 s to 5 s, each with up to as much again at
+/// random, until a watch goes well for 10 s. They never end.
 #[derive(Debug)]
-pub(crate) struct Retry {
+pub struct Retry {
     delays: ExponentialBackoff,
     last: Option<Instant>,
 }
 
 impl Retry {
-    pub(crate) fn new() -> Self {
+    /// Begins at the shortest delay.
+    pub fn new() -> Self {
         Self {
             delays: delays(),
             last: None,
