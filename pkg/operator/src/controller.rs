@@ -2,9 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use herald_api::convert;
 use herald_api::names::FINALIZER;
 use herald_core::{Node, ServiceKey};
@@ -25,6 +27,8 @@ use crate::stores::{Change, Stores, key_of};
 use crate::writer::Writer;
 use crate::{Config, OperatorError};
 
+/// Services of one answer to a list.
+const PAGE: u32 = 500;
 /// Services worked on at once.
 const WORKERS: usize = 16;
 /// Statuses of pools are written at most this often.
@@ -109,10 +113,7 @@ impl Controller {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(change) = self.stores.changes.recv() => self.changed(change),
-                Some(report) = self.workers.join_next() => match report {
-                    Ok(report) => self.finished(report),
-                    Err(error) => tracing::error!(%error, "a worker ended abnormally"),
-                },
+                Some(Ok(report)) = self.workers.join_next() => self.finished(report),
                 () = timer => {}
             }
             self.nodes_if_due();
@@ -127,12 +128,7 @@ impl Controller {
     /// from the API server: what the last leader wrote in its last moments is
     /// in it, which may not be true of the stores.
     async fn adopt(&mut self) -> Result<(), OperatorError> {
-        let api: Api<Service> = Api::all(self.client.clone());
-        let mut services = api
-            .list(&ListParams::default())
-            .await
-            .map_err(OperatorError::Start)?
-            .items;
+        let mut services = self.list().await.map_err(OperatorError::Start)?;
         services.sort_by_key(|service| {
             (
                 service
@@ -170,6 +166,21 @@ impl Controller {
         Ok(())
     }
 
+    /// Every Service, page by page.
+    async fn list(&self) -> kube::Result<Vec<Service>> {
+        let api: Api<Service> = Api::all(self.client.clone());
+        let mut page = ListParams::default().limit(PAGE);
+        let mut services = Vec::new();
+        loop {
+            let list = api.list(&page).await?;
+            services.extend(list.items);
+            match list.metadata.continue_ {
+                Some(token) if !token.is_empty() => page = page.continue_token(&token),
+                _ => return Ok(services),
+            }
+        }
+    }
+
     fn adopt_addresses(&mut self, service: &Service, pools: &dyn AddressPools) {
         let Some(provider) = self.context.provider_name(service) else {
             return;
@@ -198,8 +209,15 @@ impl Controller {
         {
             let context = self.context.clone();
             let tracked = self.tracked.get(&key).cloned();
-            self.workers
-                .spawn(async move { context.reconcile(key, tracked).await });
+            self.workers.spawn(async move {
+                let work = context.reconcile(key.clone(), tracked.clone());
+                // A mistake of ours that one Service brings out is not the others'
+                // loss; the panic's message is in the log.
+                AssertUnwindSafe(work)
+                    .catch_unwind()
+                    .await
+                    .unwrap_or_else(|_| Report::panicked(key, tracked))
+            });
         }
         self.context
             .metrics

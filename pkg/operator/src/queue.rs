@@ -66,7 +66,7 @@ impl Queue {
     }
 
     /// Work on a Service failed; it is tried again after its back-off, or after
-    /// `at_least`.
+    /// `at_least`, or at once if it changed meanwhile.
     pub(crate) fn failed(&mut self, key: &ServiceKey, now: Instant, at_least: Option<Duration>) {
         let failures = self.failures.entry(key.clone()).or_default();
         let back_off = FIRST_BACK_OFF
@@ -74,8 +74,6 @@ impl Queue {
             .min(LAST_BACK_OFF)
             .max(at_least.unwrap_or_default());
         *failures = failures.saturating_add(1);
-        // What was asked for meanwhile waits too: it would fail the same way.
-        self.again.remove(key);
         self.finish(key, now, Some(now + back_off));
     }
 
@@ -133,6 +131,18 @@ mod tests {
         queue.take(at).unwrap();
         queue.done(&key("bad"), at, None);
         assert_eq!(queue.next(), None);
+    }
+
+    #[test]
+    fn an_edit_during_a_failing_attempt_does_not_wait() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add(key("a"), now);
+        queue.take(now).unwrap();
+        queue.add(key("a"), now);
+        queue.failed(&key("a"), now, Some(LAST_BACK_OFF));
+        assert_eq!(queue.take(now), Some(key("a")));
+        queue.failed(&key("a"), now, None);
+        assert_eq!(queue.take(now), None);
     }
 
     #[test]

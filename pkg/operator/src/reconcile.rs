@@ -54,6 +54,20 @@ pub(crate) struct Report {
     pub(crate) next: Next,
 }
 
+impl Report {
+    /// The work ended in a panic: what was known stays so, and it is tried again.
+    pub(crate) fn panicked(key: ServiceKey, tracked: Option<Tracked>) -> Self {
+        tracing::error!(service = %key, "working on this Service ended in a panic; please report it");
+        Self {
+            key,
+            tracked,
+            waiting: false,
+            released: false,
+            next: Next::Failed(None),
+        }
+    }
+}
+
 /// When to look again.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
