@@ -18,6 +18,7 @@ use crate::assets::{self, Programs};
 use crate::controlplane::{self, ControlPlane};
 use crate::isolate;
 use crate::network;
+use crate::node::kube_proxy;
 use crate::node::spec::NodeSpec;
 use crate::plan::{self, Families, Host};
 use crate::process::{self, NODE, PROCESS};
@@ -295,7 +296,7 @@ impl Lab {
             .strip_prefix('n')
             .and_then(|i| i.parse().ok())
             .with_context(|| format!("{name:?} is no node"))?;
-        let directory = Path::new(DIRECTORY).join("nodes").join(name);
+        let directory = node_directory(name);
         fs::create_dir_all(&directory)?;
         let spec = self.node_spec(i, &directory)?;
         let file = directory.join("node.json");
@@ -320,6 +321,16 @@ impl Lab {
             &format!("node/{name}"),
             &process::log_path(self.logs(), name),
         )
+    }
+
+    /// Changes kube-proxy's `ipvs.strictARP` on every node that is up, as an edit
+    /// of its `ConfigMap` and a restart do.
+    pub fn set_strict_arp(&self, strict: bool) -> Result<()> {
+        for i in 1..=self.spec.nodes {
+            let name = Host::Node(i).name();
+            kube_proxy::set_strict_arp(&name, &node_directory(&name), strict)?;
+        }
+        Ok(())
     }
 
     fn node_spec(&self, i: u8, directory: &Path) -> Result<NodeSpec> {
@@ -405,6 +416,10 @@ impl Lab {
 
 fn state_file() -> PathBuf {
     Path::new(DIRECTORY).join("lab.json")
+}
+
+fn node_directory(name: &str) -> PathBuf {
+    Path::new(DIRECTORY).join("nodes").join(name)
 }
 
 fn node_is_ready(node: &Node) -> bool {

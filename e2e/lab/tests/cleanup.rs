@@ -139,8 +139,14 @@ fn assert_gone(mark: &str) {
 
 /// Starts a lab that ends with its command; returns when it is up.
 fn start(mark: &str) -> Child {
-    let mut lab = Command::new(env!("CARGO_BIN_EXE_herald-lab"))
-        .arg("demo")
+    // What runs in the background was started with SIGINT ignored, perhaps this
+    // test too.
+    let mut lab = Command::new("env")
+        .args([
+            "--default-signal=INT",
+            env!("CARGO_BIN_EXE_herald-lab"),
+            "demo",
+        ])
         .env(MARK, mark)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

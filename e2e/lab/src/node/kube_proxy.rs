@@ -1,18 +1,19 @@
 //! kube-proxy, the real one, with the node's own configuration.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use serde_json::json;
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 use super::spec::NodeSpec;
 use crate::controlplane::write_kubeconfig;
 use crate::plan::{self, Families};
-use crate::process::{NODE, PROCESS};
+use crate::process::{self, NODE, PROCESS};
 
 /// Runs kube-proxy, again whenever it ends.
 pub(super) async fn run(spec: Arc<NodeSpec>) -> Result<()> {
@@ -30,7 +31,7 @@ pub(super) async fn run(spec: Arc<NodeSpec>) -> Result<()> {
         let output = File::options().create(true).append(true).open(&log)?;
         let mut child = tokio::process::Command::new(program)
             .arg(format!("--config={}", file.display()))
-            .env(PROCESS, format!("kube-proxy-{}", spec.name))
+            .env(PROCESS, process_name(&spec.name))
             .env(NODE, &spec.name)
             .stdin(Stdio::null())
             .stderr(output.try_clone()?)
@@ -44,6 +45,34 @@ pub(super) async fn run(spec: Arc<NodeSpec>) -> Result<()> {
         );
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+fn process_name(node: &str) -> String {
+    format!("kube-proxy-{node}")
+}
+
+fn file(directory: &Path) -> PathBuf {
+    directory.join("kube-proxy.json")
+}
+
+/// Changes `ipvs.strictARP` in the configuration that lies in a node's
+/// directory, and ends kube-proxy, which starts again with it.
+pub(crate) fn set_strict_arp(node: &str, directory: &Path, strict: bool) -> Result<()> {
+    let file = file(directory);
+    let mut configuration: Value = serde_json::from_slice(&fs::read(&file)?)?;
+    configuration["ipvs"]["strictARP"] = json!(strict);
+    fs::write(&file, serde_json::to_vec_pretty(&configuration)?)?;
+    for found in process::find(PROCESS, &process_name(node)) {
+        found.signal(Signal::SIGTERM);
+    }
+    // It sets them where it is strict, and does not take them back.
+    let script = "echo 0 >/proc/sys/net/ipv4/conf/all/arp_ignore && \
+                  echo 0 >/proc/sys/net/ipv4/conf/all/arp_announce";
+    let status = process::in_host(Some(node), Path::new("sh"))
+        .args(["-c", script])
+        .status()?;
+    ensure!(status.success(), "resetting ARP on {node} failed: {status}");
+    Ok(())
 }
 
 fn configure(spec: &NodeSpec) -> Result<PathBuf> {
@@ -89,7 +118,7 @@ fn configure(spec: &NodeSpec) -> Result<PathBuf> {
         "iptables": quick,
         "ipvs": {"strictARP": spec.strict_arp, "minSyncPeriod": "100ms", "syncPeriod": "30s"},
     });
-    let file = spec.directory.join("kube-proxy.json");
+    let file = file(&spec.directory);
     fs::write(&file, serde_json::to_vec_pretty(&configuration)?)?;
     Ok(file)
 }

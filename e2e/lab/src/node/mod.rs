@@ -29,7 +29,7 @@ mod backoff;
 mod container;
 mod env;
 mod image;
-mod kube_proxy;
+pub(crate) mod kube_proxy;
 mod launch;
 mod names;
 mod network;

@@ -87,7 +87,6 @@ async fn start(plan: &Plan) -> Result<Lab> {
         clients: plan.needs.clients,
         families: plan.needs.families,
         proxy_mode: plan.needs.proxy_mode.to_string(),
-        strict_arp: plan.needs.strict_arp,
         logs: plan.logs.clone(),
         ..LabSpec::default()
     })

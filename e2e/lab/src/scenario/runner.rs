@@ -65,7 +65,6 @@ pub(super) async fn run(options: &Options) -> Result<Summary> {
     let places = Arc::new(Semaphore::new(jobs as usize));
     let mut running = JoinSet::new();
     for group in groups {
-        let places = Arc::clone(&places);
         // An emulated machine has use for every core, and no patience to share.
         let wanted = if in_guest(group.needs.kernel()) {
             jobs
@@ -77,14 +76,16 @@ pub(super) async fn run(options: &Options) -> Result<Summary> {
             needs: group.needs,
             cases: group.cases,
         };
+        // Here and not in the task, so that they begin in their order.
+        let place = Arc::clone(&places).acquire_many_owned(wanted).await?;
         running.spawn(async move {
-            let _places = places.acquire_many_owned(wanted).await?;
-            Ok::<_, anyhow::Error>(one(plan, begin).await)
+            let _place = place;
+            one(plan, begin).await
         });
     }
     while let Some(ended) = running.join_next().await {
         outcomes.extend(
-            ended??
+            ended?
                 .into_iter()
                 .map(|outcome| (outcome.case.clone(), outcome)),
         );

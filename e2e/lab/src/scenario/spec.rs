@@ -96,8 +96,6 @@ pub struct Needs {
     pub families: Families,
     /// kube-proxy's mode.
     pub proxy_mode: ProxyMode,
-    /// kube-proxy's `ipvs.strictARP`.
-    pub strict_arp: bool,
     /// How Herald is installed.
     pub overlay: Overlay,
 }
@@ -127,11 +125,7 @@ impl fmt::Display for Needs {
             if self.clients == 1 { "" } else { "s" },
             self.proxy_mode,
             self.overlay.name()
-        )?;
-        if !self.strict_arp {
-            f.write_str(", strictARP off")?;
-        }
-        Ok(())
+        )
     }
 }
 
@@ -150,8 +144,6 @@ pub struct Scenario {
     pub families: Families,
     /// It runs once with each of these.
     pub proxy_modes: &'static [ProxyMode],
-    /// kube-proxy's `ipvs.strictARP`, where a mode is IPVS.
-    pub strict_arp: bool,
     /// How Herald is installed.
     pub overlay: Overlay,
     /// Whether it bears company.
@@ -171,7 +163,6 @@ impl Scenario {
         clients: 1,
         families: Families::Dual,
         proxy_modes: &[ProxyMode::Nftables],
-        strict_arp: true,
         overlay: Overlay::BareMetal,
         isolation: Isolation::Shared,
         measures: false,
@@ -192,8 +183,6 @@ impl Scenario {
             clients: self.clients,
             families: self.families,
             proxy_mode,
-            // Only IPVS knows it; elsewhere it must not keep labs apart.
-            strict_arp: self.strict_arp || !ipvs,
             overlay: self.overlay,
         }
     }

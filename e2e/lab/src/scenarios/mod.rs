@@ -37,7 +37,6 @@ pub static ALL: &[Scenario] = &[
         title: "with kube-proxy's IPVS mode and strictARP off, where every node answers ARP for \
                 every VIP, clients still get through, and the speaker says what is wrong",
         proxy_modes: &[Ipvs],
-        strict_arp: false,
         run: run!(exposing::strict_arp_off),
         ..Scenario::BASE
     },
