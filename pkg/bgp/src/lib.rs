@@ -1,0 +1,26 @@
+//! BGP-4, for a speaker that only originates routes, sans-IO: bytes and
+//! instants in; bytes, timers and events out.
+mod attribute;
+mod capability;
+mod community;
+mod export;
+mod family;
+mod message;
+mod nlri;
+mod notification;
+mod open;
+mod path;
+mod read;
+mod update;
+
+pub use attribute::*;
+pub use capability::*;
+pub use community::*;
+pub use export::*;
+pub use family::*;
+pub use message::*;
+pub use nlri::*;
+pub use notification::*;
+pub use open::*;
+pub use path::*;
+pub use update::*;
