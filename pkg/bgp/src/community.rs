@@ -52,17 +52,19 @@ impl ExtendedCommunity {
     /// strict one takes only the transitive one from another AS.
     pub fn link_bandwidth(autonomous_system: u32, bytes_per_second: f32, transitive: bool) -> Self {
         let short = u16::try_from(autonomous_system).unwrap_or(AS_TRANS);
-        let [a, b] = short.to_be_bytes();
-        let [c, d, e, f] = bytes_per_second.to_be_bytes();
         let kind = if transitive { 0 } else { Self::NON_TRANSITIVE };
-        Self([kind, Self::LINK_BANDWIDTH, a, b, c, d, e, f])
+        let mut octets = [kind, Self::LINK_BANDWIDTH, 0, 0, 0, 0, 0, 0];
+        octets[2..4].copy_from_slice(&short.to_be_bytes());
+        octets[4..].copy_from_slice(&bytes_per_second.to_be_bytes());
+        Self(octets)
     }
 
     /// A route target of a two-octet AS (RFC 4360 §4).
-    pub const fn route_target(autonomous_system: u16, value: u32) -> Self {
-        let [a, b] = autonomous_system.to_be_bytes();
-        let [c, d, e, f] = value.to_be_bytes();
-        Self([0, 2, a, b, c, d, e, f])
+    pub fn route_target(autonomous_system: u16, value: u32) -> Self {
+        let mut octets = [0, 2, 0, 0, 0, 0, 0, 0];
+        octets[2..4].copy_from_slice(&autonomous_system.to_be_bytes());
+        octets[4..].copy_from_slice(&value.to_be_bytes());
+        Self(octets)
     }
 
     /// The bytes per second, if it is a link bandwidth.

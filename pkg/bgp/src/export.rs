@@ -34,6 +34,7 @@ pub enum NextHop {
 /// How routes are written for a peer. Peers with equal ones get the same
 /// bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Export {
     /// Our AS.
     pub local_as: u32,

@@ -71,10 +71,9 @@ impl MessageType {
     const fn lengths(self, max: usize) -> (usize, usize) {
         match self {
             Self::Open => (29, MAX_MESSAGE),
-            Self::Update => (23, max),
+            Self::Update | Self::RouteRefresh => (23, max),
             Self::Notification => (21, max),
             Self::Keepalive => (HEADER, HEADER),
-            Self::RouteRefresh => (23, max),
         }
     }
 }

@@ -75,6 +75,16 @@ impl PathAttributes {
         self
     }
 
+    /// Whether it has that form.
+    pub(crate) fn is_normal(&self) -> bool {
+        fn settled<T: Ord>(list: &[T]) -> bool {
+            list.is_sorted_by(|one, next| one < next)
+        }
+        settled(&self.communities)
+            && settled(&self.large_communities)
+            && settled(&self.extended_communities)
+    }
+
     /// With what a peer's `policy` adds: its communities and its prepending
     /// are added, its preferences hold where the route has none.
     #[must_use]
