@@ -16,6 +16,8 @@ mod outbox;
 mod path;
 mod read;
 mod rib;
+mod session;
+mod speaker;
 mod table;
 mod update;
 
@@ -32,4 +34,6 @@ pub use notification::*;
 pub use offers::*;
 pub use open::*;
 pub use path::*;
+pub use session::*;
+pub use speaker::*;
 pub use update::*;

@@ -26,6 +26,8 @@ struct Part {
     at: usize,
     /// The end of the message that is half out; [`at`](Self::at) if none is.
     boundary: usize,
+    /// The type of that message.
+    kind: u8,
 }
 
 impl Part {
@@ -33,26 +35,15 @@ impl Part {
     fn advance(&mut self, bytes: &[u8], count: usize, sent: &mut Sent) {
         self.at += count;
         if self.boundary > self.at - count && self.boundary <= self.at {
-            sent.count(self.kind_before(bytes));
+            sent.count(self.kind);
         }
         while self.boundary < self.at {
             let start = self.boundary;
             self.boundary += length(&bytes[start..]);
+            self.kind = bytes[start + HEADER - 1];
             if self.boundary <= self.at {
-                sent.count(bytes[start + HEADER - 1]);
+                sent.count(self.kind);
             }
-        }
-    }
-
-    /// The type of the message that ends at the boundary.
-    fn kind_before(&self, bytes: &[u8]) -> u8 {
-        let mut start = 0;
-        loop {
-            let end = start + length(&bytes[start..]);
-            if end >= self.boundary {
-                return bytes[start + HEADER - 1];
-            }
-            start = end;
         }
     }
 }
@@ -108,7 +99,7 @@ impl Outbox {
         let Some(front) = self.routes.front() else {
             return &[];
         };
-        let Part { at, boundary } = self.routes_part;
+        let Part { at, boundary, .. } = self.routes_part;
         if self.control.is_empty() {
             &front[at..]
         } else {
@@ -139,14 +130,14 @@ impl Outbox {
 
     /// The rest of a message that is half out.
     pub fn unfinished(&self) -> &[u8] {
-        let Part { at, boundary } = self.routes_part;
+        let Part { at, boundary, .. } = self.routes_part;
         if at != boundary {
             return self
                 .routes
                 .front()
                 .map_or(&[], |front| &front[at..boundary]);
         }
-        let Part { at, boundary } = self.control_part;
+        let Part { at, boundary, .. } = self.control_part;
         &self.control[at..boundary]
     }
 }

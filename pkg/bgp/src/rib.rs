@@ -210,6 +210,7 @@ impl Rib {
     }
 
     /// How the peer's routes are written, while it has a session.
+    #[cfg(test)]
     pub fn export(&self, peer: PeerId) -> Option<&Export> {
         self.peers.get(&peer).map(|told| &*told.export)
     }
