@@ -44,6 +44,9 @@ const PROVEN: Duration = Duration::from_secs(30);
 /// attempts are refused during the pause too, so that two that can't agree do
 /// not do so all the time (RFC 4271 §8.1.1, `DampPeerOscillations`).
 const DAMPED: u32 = 5;
+/// Connections opened within so long of each other's OPEN are taken for dialled
+/// at the same time.
+const CONCURRENT: Duration = Duration::from_secs(5);
 /// RFC 9687 §3.2.
 const LEAST_SEND_HOLD: Duration = Duration::from_mins(8);
 
@@ -649,18 +652,25 @@ impl Session {
         Ok(())
     }
 
-    /// RFC 4271 §6.8: whether this connection, whose OPEN is good, stays. If
-    /// another one is there that has got as far, only one of the two does.
+    /// RFC 4271 §6.8: whether this connection, whose OPEN is good, stays beside
+    /// another one.
+    ///
+    /// One that waits for its OPEN counts too while it is young: now that the
+    /// peer's identifier is known, what will come of it is. So no KEEPALIVE
+    /// goes out on a connection that will not stay, and neither side can come
+    /// up on one while the other gives it up. An old one may be of a peer that
+    /// is gone.
     fn survives_collision(
         &mut self,
         (id, incoming, opened): (ConnectionId, bool, Instant),
         terms: &Negotiated,
         now: Instant,
     ) -> bool {
-        let rival = self
-            .connections
-            .iter()
-            .find(|c| c.id != id && c.terms().is_some());
+        let counts = |c: &&Connection| {
+            let young = now.saturating_duration_since(c.opened) < CONCURRENT;
+            c.id != id && (c.terms().is_some() || young)
+        };
+        let rival = self.connections.iter().find(counts);
         let Some(rival) = rival else {
             return true;
         };

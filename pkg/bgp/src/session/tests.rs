@@ -453,6 +453,7 @@ fn equal_identifiers_are_told_apart_by_the_as() {
         let mut bench = Bench::new(config);
         let outgoing = bench.connect();
         let incoming = bench.accept();
+        bench.tick(CONCURRENT);
         let mut open = theirs(true);
         open.identifier = [10, 0, 0, 5].into();
         open.capabilities[1] = Capability::FourOctetAs(number);
@@ -486,6 +487,7 @@ fn a_peer_that_restarted_replaces_its_session() {
     let mut open = theirs(true);
     open.capabilities.push(graceful(false));
     let early = bench.accept();
+    bench.tick(CONCURRENT);
     bench.establish(first, &open);
     bench.receive(early, &bytes_of(&open));
     assert_eq!(bench.code(early), Some(Code::COLLISION), "of no restart");
