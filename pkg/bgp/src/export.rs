@@ -289,4 +289,4 @@ fn fill<P: Prefix>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,6 +4,8 @@ mod attribute;
 mod capability;
 mod community;
 mod config;
+#[cfg(test)]
+mod differential;
 mod export;
 mod family;
 mod message;

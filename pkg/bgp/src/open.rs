@@ -69,10 +69,10 @@ impl Open {
         })
     }
 
-    /// The AS of the peer: from the four-octet capability if there is one
-    /// (RFC 6793 §4.1).
+    /// The AS of the peer: from the four-octet capability if there is one, the
+    /// last of them (RFC 6793 §4.1).
     pub fn autonomous_system(&self) -> u32 {
-        let long = self.capabilities.iter().find_map(|c| match c {
+        let long = self.capabilities.iter().rev().find_map(|c| match c {
             Capability::FourOctetAs(number) => Some(*number),
             _ => None,
         });

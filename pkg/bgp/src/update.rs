@@ -136,7 +136,21 @@ impl<'a> Update<'a> {
                 "ORIGIN, AS_PATH or NEXT_HOP is missing",
             ));
         }
-        received.settle(reaches, has(kind::MP_UNREACH))
+        received.settle(self, reaches, has(kind::MP_UNREACH))
+    }
+}
+
+impl Update<'_> {
+    /// What RFC 4271 §6.3 has in a NOTIFICATION about an attribute: most of the
+    /// time the attribute.
+    fn data_for(&self, error: AttributeError) -> Vec<u8> {
+        let mut data = Vec::new();
+        let mut attributes = self.attributes().flatten();
+        let wanted = !matches!(error.code, Code::ATTRIBUTE_LIST | Code::BAD_AS_PATH);
+        if wanted && let Some(raw) = attributes.find(|raw| raw.kind == error.attribute) {
+            raw.encode(&mut data);
+        }
+        data
     }
 }
 
@@ -167,7 +181,7 @@ impl Received {
         }
     }
 
-    fn settle(self, reaches: bool, unreaches: bool) -> Result<Self, Fault> {
+    fn settle(self, update: &Update<'_>, reaches: bool, unreaches: bool) -> Result<Self, Fault> {
         let Some(error) = self.error else {
             return Ok(self);
         };
@@ -179,7 +193,7 @@ impl Received {
                 "attribute {} in an UPDATE: {}",
                 error.attribute, error.detail
             );
-            return Err(Fault::new(error.code, [], detail));
+            return Err(Fault::new(error.code, update.data_for(error), detail));
         }
         Ok(self)
     }

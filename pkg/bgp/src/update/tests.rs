@@ -235,6 +235,10 @@ fn an_error_without_routes_ends_the_session() {
         check(&update(&[], &[med], &[]), EXTERNAL),
         Err(Code::ATTRIBUTE_LENGTH)
     );
+    // RFC 4271 §6.3: it tells which.
+    let body = update(&[], &[med], &[]);
+    let fault = Update::parse(&body).unwrap().check(EXTERNAL).unwrap_err();
+    assert_eq!(fault.notification.data, med);
     let discarded = &[0x40, 6, 1, 0][..];
     let received = check(&update(&[], &[discarded], &[]), EXTERNAL).unwrap();
     assert_eq!(received.error.unwrap().severity, Severity::Discard);
