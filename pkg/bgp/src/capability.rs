@@ -329,7 +329,7 @@ mod tests {
             assert_eq!(bytes(capability), *expected);
             let mut read = Vec::new();
             Capability::parse_all(expected, &mut read).unwrap();
-            assert_eq!(read, [capability.clone()]);
+            assert_eq!(read, std::slice::from_ref(capability));
         }
     }
 

@@ -143,7 +143,7 @@ impl Found {
                     .collect();
             }
             PathAttributeValue::AsPath(TheirPath::As2PathSegments(segments)) => {
-                let numbers = segments.iter().flat_map(|s| s.as_numbers());
+                let numbers = segments.iter().flat_map(As2PathSegment::as_numbers);
                 self.path = numbers.map(|number| u32::from(*number)).collect();
             }
             PathAttributeValue::As4Path(path) => {

@@ -35,6 +35,10 @@ impl Told {
 
 /// A session's terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each was agreed on by itself"
+)]
 pub struct Negotiated {
     /// Our address in the session.
     pub local_address: IpAddr,

@@ -111,7 +111,7 @@ impl<T: Eq + std::hash::Hash + ?Sized> Store<T> {
 /// All offers that routes have, and their attribute sets.
 #[derive(Debug)]
 pub(crate) struct Offers {
-    offers: Store<[Offer]>,
+    whole: Store<[Offer]>,
     sets: Store<PathAttributes>,
     /// By the number of an offer: the sets of its parts, less one.
     parts: Vec<Vec<u32>>,
@@ -120,7 +120,7 @@ pub(crate) struct Offers {
 impl Offers {
     pub fn new() -> Self {
         Self {
-            offers: Store::new(),
+            whole: Store::new(),
             sets: Store::new(),
             parts: Vec::new(),
         }
@@ -129,8 +129,8 @@ impl Offers {
     /// The number of `offer`, which a route uses from now on. Its attributes
     /// must be [normalized](PathAttributes::normalized).
     pub fn hold(&mut self, offer: &[Offer]) -> u32 {
-        let number = self.offers.find(offer).unwrap_or_else(|| self.add(offer));
-        self.offers.hold(number);
+        let number = self.whole.find(offer).unwrap_or_else(|| self.add(offer));
+        self.whole.hold(number);
         number
     }
 
@@ -144,7 +144,7 @@ impl Offers {
             self.sets.hold(set);
             parts.push(set);
         }
-        let number = self.offers.insert(offer.into());
+        let number = self.whole.insert(offer.into());
         let at = number as usize;
         self.parts
             .resize_with(self.parts.len().max(at + 1), Vec::new);
@@ -154,7 +154,7 @@ impl Offers {
 
     /// A route does not use `offer` any more.
     pub fn release(&mut self, offer: u32) {
-        if self.offers.release(offer).is_some() {
+        if self.whole.release(offer).is_some() {
             for set in std::mem::take(&mut self.parts[offer as usize]) {
                 self.sets.release(set);
             }
@@ -163,7 +163,7 @@ impl Offers {
 
     /// What `peer` gets of `offer`: the first part that is for it.
     pub fn set_for(&self, offer: u32, peer: PeerId) -> Option<SetId> {
-        let parts = self.offers.get(offer);
+        let parts = self.whole.get(offer);
         let at = parts.iter().position(|part| part.peers.has(peer))?;
         Some(self.parts[offer as usize][at] + 1)
     }
@@ -217,7 +217,7 @@ mod tests {
         for number in [a, b, b, none] {
             offers.release(number);
         }
-        assert_eq!((offers.sets(), offers.offers.numbers.len()), (0, 0));
+        assert_eq!((offers.sets(), offers.whole.numbers.len()), (0, 0));
         assert_eq!(prepend_of_again(&mut offers, &some), Some(2));
     }
 

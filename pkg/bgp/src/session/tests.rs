@@ -1,14 +1,17 @@
 //! The state machine, with a peer whose every message the test writes.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::capability::{Capability, GracefulRestart, Preserved};
 use crate::config::PeerAs;
-use crate::family::Families;
+use crate::family::{Families, Family};
 use crate::message::MAX_EXTENDED_MESSAGE;
+use crate::open::Open;
+use crate::session::opening::{CONCURRENT, OPEN_WAIT};
+use crate::session::sending::LEAST_SEND_HOLD;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const SECOND: Duration = Duration::from_secs(1);
@@ -103,7 +106,9 @@ impl Bench {
         messages(&bytes)
     }
 
-    /// What was sent last on a connection that was closed.
+    /// What was sent last on a connection, if it was closed, and if there was
+    /// something.
+    #[allow(clippy::option_option, reason = "both are asked for")]
     fn closed(&self, id: ConnectionId) -> Option<Option<Notification>> {
         self.outputs.iter().find_map(|output| match output {
             Output::Close { connection, last } if *connection == id => {
