@@ -115,6 +115,8 @@ pub(crate) struct Offers {
     sets: Store<PathAttributes>,
     /// By the number of an offer: the sets of its parts, less one.
     parts: Vec<Vec<u32>>,
+    /// The last one that was held: many routes in a row have the same.
+    last: Option<u32>,
 }
 
 impl Offers {
@@ -123,13 +125,17 @@ impl Offers {
             whole: Store::new(),
             sets: Store::new(),
             parts: Vec::new(),
+            last: None,
         }
     }
 
     /// The number of `offer`, which a route uses from now on. Its attributes
     /// must be [normalized](PathAttributes::normalized).
     pub fn hold(&mut self, offer: &[Offer]) -> u32 {
-        let number = self.whole.find(offer).unwrap_or_else(|| self.add(offer));
+        let same = |number: &u32| **self.whole.get(*number) == *offer;
+        let known = self.last.filter(same).or_else(|| self.whole.find(offer));
+        let number = known.unwrap_or_else(|| self.add(offer));
+        self.last = Some(number);
         self.whole.hold(number);
         number
     }
@@ -155,6 +161,7 @@ impl Offers {
     /// A route does not use `offer` any more.
     pub fn release(&mut self, offer: u32) {
         if self.whole.release(offer).is_some() {
+            self.last = self.last.filter(|last| *last != offer);
             for set in std::mem::take(&mut self.parts[offer as usize]) {
                 self.sets.release(set);
             }

@@ -131,10 +131,9 @@ impl Rib {
             self.offers
                 .hold(&offer.iter().map(normal).collect::<Vec<_>>())
         };
-        // What is offered as it was is nothing new.
         let before = match prefix {
-            IpNet::V4(net) => set(&mut self.v4, net.into(), held),
-            IpNet::V6(net) => set(&mut self.v6, net.into(), held),
+            IpNet::V4(net) => self.v4.set(net.into(), held),
+            IpNet::V6(net) => self.v6.set(net.into(), held),
         };
         if let Some(before) = before {
             self.offers.release(before);
@@ -384,14 +383,6 @@ impl Rib {
             .map(|(_, prefix, offer)| (prefix.to_net(), offer));
         v4.chain(v6).filter_map(offered)
     }
-}
-
-/// Gives the number of an offer that is not used any more.
-fn set<P: Prefix>(table: &mut Table<P>, prefix: P, offer: u32) -> Option<u32> {
-    if table.offer(prefix) == Some(offer) {
-        return Some(offer);
-    }
-    table.set(prefix, offer)
 }
 
 /// What the peer does not have yet of what is published. It counts as told.
