@@ -293,7 +293,9 @@ impl Rib {
         if !view.spoken {
             return;
         }
-        let marked = std::mem::take(&mut view.refresh) && told.enhanced_refresh;
+        // RFC 7313 §4: no marks before End-of-RIB, which says as much.
+        let refresh = std::mem::take(&mut view.refresh);
+        let marked = refresh && told.enhanced_refresh && !view.owes_end;
         let mark = |kind, out: &mut Vec<Messages>| {
             let mut message = Vec::new();
             RouteRefresh { family, kind }.encode(&mut message);

@@ -35,9 +35,9 @@ use crate::update::Update;
 
 pub use event::{ConnectionId, Counters, Down, Input, Output, State, Stop};
 
-/// From so many connections in a row on that came to nothing, the peer's
-/// attempts are refused during the pause too, so that two that can't agree do
-/// not do so all the time (RFC 4271 §8.1.1, `DampPeerOscillations`).
+/// From so many connections in a row on that we had to end, the peer's attempts
+/// are refused during the pause too, so that two that can't agree do not do so
+/// all the time (RFC 4271 §8.1.1, `DampPeerOscillations`).
 const DAMPED: u32 = 5;
 
 /// The dialling of the peer.
@@ -65,7 +65,7 @@ pub struct Session {
     next: u32,
     /// Attempts in a row that failed.
     failures: u32,
-    /// Those among them for which there was a connection.
+    /// Those among them, and those sessions, that we ended for an error.
     errors: u32,
     told: Told,
     /// Whether no session has been up since we started (RFC 4724 §4.1).
@@ -321,7 +321,6 @@ impl Session {
         self.told = if again { less } else { Told::All };
         if again {
             self.failures = self.failures.saturating_sub(1);
-            self.errors = self.errors.saturating_sub(1);
             if let Dial::Pause(_) = self.dial {
                 self.dial = Dial::Pause(now);
             }

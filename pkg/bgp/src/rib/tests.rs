@@ -277,6 +277,28 @@ fn a_refresh_sends_all_again_between_its_marks() {
     assert!(rib.take(A).is_empty());
 }
 
+/// RFC 7313 §4.
+#[test]
+fn a_refresh_before_the_end_of_the_table_has_no_marks() {
+    let mut rib = Rib::new();
+    rib.add_peer(A, export(64512), Families::BOTH, true);
+    rib.announce(host(1), &to_all(1));
+    rib.publish();
+    let mut heard = Heard::default();
+    heard.hear(&rib.take(A));
+    heard.routes.clear();
+    rib.refresh(A, Family::Ipv4);
+    heard.hear(&rib.take(A));
+    assert_eq!((heard.routes.len(), heard.marks.len()), (1, 0));
+    rib.set_complete();
+    rib.refresh(A, Family::Ipv4);
+    heard.hear(&rib.take(A));
+    assert_eq!((heard.ends.len(), heard.marks.len()), (2, 0));
+    rib.refresh(A, Family::Ipv4);
+    heard.hear(&rib.take(A));
+    assert_eq!(heard.marks.len(), 2);
+}
+
 #[test]
 fn another_policy_sends_all_again_and_the_same_nothing() {
     let mut rib = with_peers();

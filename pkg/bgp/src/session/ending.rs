@@ -141,22 +141,23 @@ impl Session {
 
     /// What a connection's end means for the session.
     pub(super) fn ended(&mut self, connection: &Connection, down: Down, now: Instant) {
-        self.errors = self.errors.saturating_add(1);
+        // A peer that ends what it began goes at its own pace.
+        let fault = matches!(down, Down::Sent { .. });
         if let Stage::Established(_, since) = connection.stage {
             if now.saturating_duration_since(since) >= PROVEN {
                 self.failures = 0;
                 self.errors = 0;
             }
+            self.errors += u32::from(fault);
             self.told = Told::All;
             self.last_error = Some(down.clone());
             self.outputs.push_back(Output::Down(down));
             self.retry(now);
         } else if self.connections.is_empty() {
+            self.errors += u32::from(fault);
             self.failed(down, now);
-        } else {
-            // What comes of the attempt is for the other connection to tell.
-            self.errors -= 1;
         }
+        // Else what comes of the attempt is for the other connection to tell.
     }
 
     pub(super) fn failed(&mut self, down: Down, now: Instant) {

@@ -66,6 +66,8 @@ impl Session {
 
     /// A connection is there: RFC 4271 §8.2.2, into `OpenSent`.
     pub(super) fn open(&mut self, id: ConnectionId, incoming: bool, local: IpAddr, now: Instant) {
+        // As an IPv6 socket tells of IPv4.
+        let local = local.to_canonical();
         let open = our_open(&self.config, local, self.told, self.restarted);
         let mut outbox = Outbox::default();
         outbox.control(|out| open.encode(out));
@@ -156,6 +158,11 @@ impl Session {
         let us = (self.config.router_id, self.config.local_as);
         let ours_stays = us > (terms.peer_id, terms.peer_as);
         let this_stays = incoming != ours_stays;
+        if !this_stays && let Some(rival) = self.get(rival_id) {
+            // With only that one left, its OPEN is not waited for so long.
+            let limit = now + DIAL_WAIT;
+            rival.hold = rival.hold.map(|hold| hold.min(limit));
+        }
         self.close(if this_stays { rival_id } else { id }, collision());
         this_stays
     }

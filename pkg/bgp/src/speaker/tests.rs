@@ -692,6 +692,72 @@ fn a_peer_that_does_not_read_is_left() {
     assert!(world.ends[0].downs()[0].contains("reads nothing"));
 }
 
+/// A peer that takes nothing keeps nobody else from anything, and when it
+/// takes something again it gets the newest.
+#[test]
+fn a_peer_that_does_not_read_holds_nobody() {
+    let now = Instant::now();
+    let mut speaker = Speaker::new(1);
+    speaker.set_complete();
+    let mut greeting = Vec::new();
+    let open = crate::open::Open {
+        my_as: 64_502,
+        hold_time: 0,
+        identifier: [10, 0, 0, 2].into(),
+        capabilities: vec![crate::capability::Capability::FourOctetAs(64_502)],
+    };
+    open.encode(&mut greeting);
+    crate::message::encode_keepalive(&mut greeting);
+    let mut add = |_| {
+        let mut config = config(1, 2);
+        config.passive = true;
+        let peer = speaker.add_peer(config, now).unwrap();
+        let connection = speaker.accept(peer, ADDRESSES[0], now).unwrap();
+        let bytes = &greeting;
+        speaker.handle(peer, Input::Received { connection, bytes }, now);
+        (peer, connection)
+    };
+    let [stuck, reads] = [0, 1].map(&mut add);
+    let mut tables = [Table::default(), Table::default()];
+    let mut take = |speaker: &mut Speaker, (peer, connection), table: usize| {
+        let mut bytes = Vec::new();
+        loop {
+            let pending = speaker.pending(peer, connection, now);
+            let count = pending.len();
+            if count == 0 {
+                break;
+            }
+            bytes.extend_from_slice(pending);
+            speaker.transmitted(peer, connection, count, now);
+        }
+        tables[table].hear(&mut bytes);
+        tables[table].routes.len()
+    };
+    take(&mut speaker, stuck, 0);
+    take(&mut speaker, reads, 1);
+    for round in 0..20 {
+        for number in 0..1000 {
+            let offer = Offer {
+                peers: Peers::All,
+                attributes: PathAttributes {
+                    med: Some(round),
+                    ..PathAttributes::default()
+                },
+            };
+            speaker.announce(host(number), &[offer], now).unwrap();
+        }
+        speaker.announce(host(1000 + round), &[], now).unwrap();
+        speaker.handle_timeout(now + GATHER);
+        // It is given its bytes, and takes none of them.
+        assert!(!speaker.pending(stuck.0, stuck.1, now).is_empty());
+        assert_eq!(take(&mut speaker, reads, 1), 1000);
+    }
+    assert_eq!(take(&mut speaker, stuck, 0), 1000);
+    // What was made for it before it stopped, and the newest: not all twenty.
+    assert_eq!(tables[0].updates, 5);
+    assert!(tables[1].updates > 40);
+}
+
 /// RFC 2918, RFC 7313.
 #[test]
 fn a_refresh_is_answered_between_marks_without_a_reset() {
