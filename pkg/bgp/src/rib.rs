@@ -150,7 +150,10 @@ impl Rib {
         }
     }
 
+    /// All routes there are have been offered once: End-of-RIB may be sent,
+    /// after what was gathered.
     pub fn set_complete(&mut self) {
+        self.publish();
         self.complete = true;
     }
 
