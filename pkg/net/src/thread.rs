@@ -35,23 +35,26 @@ pub fn take_precedence() -> Precedence {
 }
 
 fn real_time() -> io::Result<()> {
-    let parameters = libc::sched_param {
-        sched_priority: REAL_TIME,
-    };
-    let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
-    // SAFETY: 0 is the calling thread, and the kernel only reads `parameters`,
-    // which lives through the call.
-    let result = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    schedule(libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, REAL_TIME)
 }
 
 fn nice() -> io::Result<()> {
     // SAFETY: no pointers; on Linux 0 is the calling thread alone.
     let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // For this alone: so that threads started from here begin at 0 again.
+    schedule(libc::SCHED_OTHER | libc::SCHED_RESET_ON_FORK, 0)
+}
+
+fn schedule(policy: libc::c_int, priority: libc::c_int) -> io::Result<()> {
+    let parameters = libc::sched_param {
+        sched_priority: priority,
+    };
+    // SAFETY: 0 is the calling thread, and the kernel only reads `parameters`,
+    // which lives through the call.
+    let result = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
     if result == 0 {
         Ok(())
     } else {
