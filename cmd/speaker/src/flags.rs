@@ -29,13 +29,13 @@ pub(crate) struct Flags {
     /// Regular expressions, separated by commas; interfaces whose name matches one are never announced on
     #[arg(long, value_delimiter = ',', default_value = CONTAINER_INTERFACES)]
     exclude_interfaces: Vec<Regex>,
-    /// How soon a silent node is taken for dead, where the L2Advertisement does not say: default (280 ms), fast (75 ms) or safe (1 s)
+    /// How soon a silent node is taken for dead, where the `L2Advertisement` does not say: default (280 ms), fast (75 ms) or safe (1 s)
     #[arg(long, value_enum, default_value_t = Profile::Default)]
     l2_profile: Profile,
-    /// What is worse when a segment is in parts, where the L2Advertisement does not say: available (no owner is) or strict (two are)
+    /// What is worse when a segment is in parts, where the `L2Advertisement` does not say: available (no owner is) or strict (two are)
     #[arg(long, value_enum, default_value_t = Policy::Available)]
     l2_policy: Policy,
-    /// When addresses go back to a node that is back, where the L2Advertisement does not say: manual (when asked for) or on-join
+    /// When addresses go back to a node that is back, where the `L2Advertisement` does not say: manual (when asked for) or on-join
     #[arg(long, value_enum, default_value_t = Rebalance::Manual)]
     l2_rebalance: Rebalance,
     /// How heartbeats reach the other speakers: multicast, or unicast to each where the network blocks that

@@ -275,6 +275,7 @@ async fn receive(socket: Option<&HeartbeatSocket>, buffer: &mut [u8]) -> io::Res
 #[cfg(test)]
 mod tests {
     use herald_telemetry::Registry;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -310,6 +311,26 @@ mod tests {
         assert_eq!(dual.whereabouts(a), Some(Ipv4Addr::new(10, 20, 0, 12)));
         assert_eq!(dual.node_at(Ipv4Addr::new(10, 20, 0, 12)), Some(a));
         assert_eq!(dual.last_heard(b), Some(now));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_taken_in_or_not(
+            bytes in proptest::collection::vec(any::<u8>(), 0..1500),
+            sealed: bool,
+            hops: u8,
+        ) {
+            let keys = KeyRing::new([[1; 32]]).unwrap();
+            let bytes = if sealed { keys.seal(bytes) } else { bytes };
+            let datagram = Datagram {
+                length: bytes.len(),
+                source: "fe80::9".parse().unwrap(),
+                hops,
+                age: Duration::from_secs(u64::MAX),
+            };
+            let beat = beats(&["fe80::1"]).read(&datagram, &bytes, &keys, Instant::now());
+            prop_assert!(beat.is_none() || sealed);
+        }
     }
 
     #[test]

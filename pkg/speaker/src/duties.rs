@@ -31,9 +31,9 @@ pub(crate) struct Duties {
     pub(crate) groups: Vec<GroupDuty>,
     /// Where addresses may come to be.
     pub(crate) grounds: Vec<Ground>,
-    /// By advertisement: whenever one changes, addresses go back to the nodes
-    /// that should have them.
-    pub(crate) rebalance: BTreeMap<String, String>,
+    /// By advertisement: what asks for addresses to go back to the nodes that
+    /// should have them, whenever it changes.
+    pub(crate) rebalance: BTreeMap<String, Option<String>>,
 }
 
 /// A node with a speaker.
@@ -71,6 +71,8 @@ pub(crate) struct ServiceRef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CandidateDuty {
     pub(crate) node: String,
+    /// Whether Kubernetes calls the node Ready.
+    pub(crate) ready: bool,
     pub(crate) preference: Preference,
     pub(crate) place: Place,
 }
@@ -102,9 +104,6 @@ impl Place {
 pub(crate) struct Preference {
     /// How many Services of the group have an endpoint that the node reaches.
     pub(crate) serves: u32,
-    /// Whether Kubernetes calls it Ready. One that it does not may well forward,
-    /// but is the last choice.
-    pub(crate) ready: bool,
     /// The sum of the weights of the advertisement's preferences.
     pub(crate) weight: u32,
     /// Its own ready endpoints, where only these are reached.
@@ -116,8 +115,7 @@ impl Preference {
     /// place for.
     pub(crate) fn pack(self, places: u32) -> u32 {
         places.min(7) << 29
-            | self.serves.min(7) << 26
-            | u32::from(self.ready) << 25
+            | self.serves.min(0xf) << 25
             | self.weight.min(0xfff) << 13
             | self.endpoints.min(0x1fff)
     }
@@ -144,7 +142,7 @@ pub(crate) fn compute(index: &Index, defaults: L2Defaults) -> Duties {
             .advertisements
             .known()
             .iter()
-            .filter_map(|(name, view)| Some((name.clone(), view.rebalance.clone()?)))
+            .map(|(name, view)| (name.clone(), view.rebalance.clone()))
             .collect(),
     }
 }
@@ -179,9 +177,7 @@ fn weight(node: &Node) -> u8 {
     weight.unwrap_or(1).max(1)
 }
 
-/// Whether traffic from outside may be sent to a node. That Kubernetes does not
-/// call it Ready says nothing about that: its kernel forwards on, and if it does
-/// not, its peers hear so on the segment.
+/// Whether traffic from outside may be sent to a node, Ready or not.
 const fn may_carry(node: &Node) -> bool {
     !node.network_unavailable && !node.excluded && !node.deleting
 }
@@ -338,13 +334,18 @@ impl<'a> Grouping<'a> {
             .flat_map(|address| self.vips[address].services.iter().copied())
             .collect();
         let backings: Vec<Backing> = places.iter().map(|place| self.backing(*place)).collect();
-        let candidates: Vec<_> = nodes
+        let mut candidates: Vec<_> = nodes
             .iter()
             .filter(|node| may_carry(node))
             .filter_map(|node| candidate(node, &specs, &backings))
             .collect();
         if candidates.is_empty() {
             return None;
+        }
+        // One that is cut off from the cluster has old rules and dead ways to the
+        // pods. Where all are, it is the API that is blind: nothing moves.
+        if candidates.iter().any(|candidate| candidate.ready) {
+            candidates.retain(|candidate| candidate.ready);
         }
         let refs: BTreeMap<usize, Arc<ServiceRef>> = places
             .iter()
@@ -401,9 +402,9 @@ fn candidate(
     let weights = from.iter().flat_map(|spec| &spec.preferred_node_selectors);
     Some(CandidateDuty {
         node: node.name.clone(),
+        ready: node.ready,
         preference: Preference {
             serves,
-            ready: node.ready,
             weight: weights
                 .filter(|preferred| preferred.preference.matches(&node.labels))
                 .map(|preferred| preferred.weight.clamp(0, 100).unsigned_abs())

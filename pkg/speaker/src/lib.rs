@@ -24,6 +24,8 @@ mod metrics;
 mod port;
 mod report;
 mod segment;
+#[cfg(test)]
+mod segment_tests;
 mod stranded;
 mod table;
 mod throttle;
@@ -136,13 +138,19 @@ pub async fn run(
         publish,
         uid,
     };
-    tokio::select! {
+    let desk = tokio::spawn(desk.keep(reported));
+    let result = tokio::select! {
         result = segments => result,
         () = decide.run(news) => Ok(()),
-        () = desk.keep(reported) => Err(SpeakerError::Broken),
         () = throttle::watch(&metrics.0) => Ok(()),
-    }
+    };
+    // The last thing to be told is that nothing is announced any more.
+    let _ = tokio::time::timeout(LAST_WORD, desk).await;
+    result
 }
+
+/// How long the end waits for the API to take in the last status.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Runs a task on a thread and a runtime of its own, so that whatever keeps the
 /// others busy does not delay it.

@@ -236,7 +236,10 @@ impl Desk {
             };
             tokio::select! {
                 report = reports.recv() => {
-                    let Some(report) = report else { return };
+                    let Some(report) = report else {
+                        self.say(&board, &mut written).await;
+                        return;
+                    };
                     board.take(report);
                     while let Ok(report) = reports.try_recv() {
                         board.take(report);
@@ -255,23 +258,35 @@ impl Desk {
                 }
                 () = timer => {
                     due = None;
-                    let status = board.status();
-                    if status.is_none() || status == written {
+                    let Some(pause) = self.say(&board, &mut written).await else {
                         continue;
-                    }
-                    let pause = match self.write(status.as_ref()).await {
-                        Ok(()) => {
-                            written = status;
-                            GAP
-                        }
-                        Err(error) => {
-                            let error = chain(&error);
-                            tracing::debug!(error, "the status of this node was not written");
-                            RETRY
-                        }
                     };
                     due = Some(tokio::time::Instant::now() + pause);
                 }
+            }
+        }
+    }
+
+    /// Writes the status, if it is another than was written; gives how long to
+    /// wait before the next time.
+    async fn say(
+        &mut self,
+        board: &Board,
+        written: &mut Option<L2StatusStatus>,
+    ) -> Option<Duration> {
+        let status = board.status();
+        if status.is_none() || status == *written {
+            return None;
+        }
+        match self.write(status.as_ref()).await {
+            Ok(()) => {
+                *written = status;
+                Some(GAP)
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::debug!(error, "the status of this node was not written");
+                Some(RETRY)
             }
         }
     }

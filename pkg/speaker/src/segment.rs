@@ -195,12 +195,7 @@ impl Segment {
                     }
                     self.follow();
                 }
-                changed = self.common.keys.changed() => {
-                    if changed.is_err() {
-                        break;
-                    }
-                    self.begin_or_end();
-                }
+                () = changed(&mut self.common.keys) => self.begin_or_end(),
                 // Before what waits in the sockets: a late timer is a stall of ours.
                 () = timer => self.due_now(),
                 Some(heartbeat) = self.strays.recv() => self.stray(&heartbeat),
@@ -292,7 +287,8 @@ impl Segment {
                     let mut next = view.election.clone();
                     next.number = orders.number;
                     election.set_view(next, now);
-                    if before.is_some_and(|before| before.rebalance != view.rebalance) {
+                    if before.is_some_and(|before| is_asked_for(&before.rebalance, &view.rebalance))
+                    {
                         tracing::info!(
                             interface = self.interface.name,
                             "addresses go back to the nodes that should have them"
@@ -300,6 +296,7 @@ impl Segment {
                         election.rebalance(now);
                     }
                     self.peers.retain(|node, _| view.names.contains_key(node));
+                    self.count_peers();
                 }
             }
         }
@@ -520,7 +517,7 @@ impl Segment {
             }
         }
         while let Some(event) = self.election.as_mut().and_then(Election::poll_event) {
-            changed |= self.decided(event, now);
+            changed |= self.decided(&event, now);
         }
         if changed {
             let own = self.plan.borrow().own.clone();
@@ -552,10 +549,10 @@ impl Segment {
     }
 
     /// Does what the election decided; says whether the port has to know.
-    fn decided(&mut self, event: Event, now: Instant) -> bool {
+    fn decided(&mut self, event: &Event, now: Instant) -> bool {
         self.unreported |= !matches!(event, Event::Probe { .. } | Event::Stalled { .. });
         let interface = self.interface.name.clone();
-        match event {
+        match *event {
             Event::Announce { group, cause } => {
                 self.announce(group, cause, now);
                 true
@@ -766,7 +763,21 @@ impl Segment {
     /// Tells how the segment is.
     fn report(&mut self) {
         self.unreported = false;
-        let status = self.election.as_ref().map(|election| SegmentStatus {
+        let status = if self.twin {
+            // The other interface says all there is to say.
+            Some(SegmentStatus {
+                ready: true,
+                ..SegmentStatus::default()
+            })
+        } else {
+            self.status()
+        };
+        let name = self.interface.name.clone();
+        let _ = self.common.reports.send(Report::Segment(name, status));
+    }
+
+    fn status(&self) -> Option<SegmentStatus> {
+        self.election.as_ref().map(|election| SegmentStatus {
             ready: election.is_ready() || !self.interface.running,
             peers: self
                 .peers
@@ -779,9 +790,7 @@ impl Segment {
                 .filter(|(_, holding)| !holding.silent)
                 .map(|(group, holding)| (*group, self.owned(*group, holding)))
                 .collect(),
-        });
-        let name = self.interface.name.clone();
-        let _ = self.common.reports.send(Report::Segment(name, status));
+        })
     }
 
     fn owned(&self, group: GroupId, holding: &Holding) -> Owned {
@@ -837,6 +846,25 @@ impl Segment {
     }
 }
 
+/// Whether an advertisement that was there before asks anew for addresses to go
+/// back.
+fn is_asked_for(
+    before: &BTreeMap<String, Option<String>>,
+    now: &BTreeMap<String, Option<String>>,
+) -> bool {
+    now.iter().any(|(name, value)| {
+        value.is_some() && before.get(name).is_some_and(|before| before != value)
+    })
+}
+
+/// Returns when there are other keys. Those that are known are good for as long as
+/// nobody says otherwise.
+async fn changed(keys: &mut Keys) {
+    if keys.changed().await.is_err() {
+        pending::<()>().await;
+    }
+}
+
 /// A number that no other session has.
 fn draw() -> Option<u64> {
     let mut bytes = [0; 8];
@@ -847,4 +875,27 @@ fn draw() -> Option<u64> {
 fn join(parts: &[IpAddr], between: &str) -> String {
     let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
     parts.join(between)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_go_back_when_an_advertisement_asks_for_it_anew() {
+        let map = |entries: &[(&str, Option<&str>)]| -> BTreeMap<String, Option<String>> {
+            let entries = entries.iter();
+            entries
+                .map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned)))
+                .collect()
+        };
+        let plain = map(&[("a", None)]);
+        let asked = map(&[("a", Some("1"))]);
+        let again = map(&[("a", Some("2"))]);
+        assert!(is_asked_for(&plain, &asked) && is_asked_for(&asked, &again));
+        assert!(!is_asked_for(&asked, &asked));
+        assert!(!is_asked_for(&asked, &plain), "taken off");
+        assert!(!is_asked_for(&map(&[]), &asked), "a new one");
+        assert!(!is_asked_for(&asked, &map(&[])), "one that is gone");
+    }
 }

@@ -31,7 +31,7 @@ pub(crate) struct SegmentView {
     /// The names of all nodes with a speaker.
     pub(crate) names: BTreeMap<NodeId, String>,
     /// See [`Duties::rebalance`].
-    pub(crate) rebalance: BTreeMap<String, String>,
+    pub(crate) rebalance: BTreeMap<String, Option<String>>,
 }
 
 /// How to reach another node.

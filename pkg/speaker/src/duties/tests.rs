@@ -260,14 +260,17 @@ fn a_node_that_may_no_longer_own_is_no_candidate() {
 }
 
 #[test]
-fn a_node_that_is_not_ready_is_the_last_choice_and_no_more() {
+fn nodes_that_are_not_ready_own_only_where_none_is() {
     let mut cluster = Cluster::new();
-    cluster.node(Node {
+    let unready = |name: &str| Node {
         ready: false,
-        ..node("n1")
-    });
-    assert_eq!(cluster.candidates(), ["n1", "n2", "n3"]);
-    assert!(cluster.preference("n1") < cluster.preference("n2"));
+        ..node(name)
+    };
+    cluster.node(unready("n1"));
+    assert_eq!(cluster.candidates(), ["n2", "n3"]);
+    cluster.node(unready("n2"));
+    cluster.node(unready("n3"));
+    assert_eq!(cluster.candidates(), ["n1", "n2", "n3"], "nothing moves");
 }
 
 #[test]
@@ -412,7 +415,6 @@ fn a_node_has_the_weight_of_its_label() {
 fn what_comes_first_in_a_preference_weighs_more_than_all_that_follows() {
     let one = Preference {
         serves: 1,
-        ready: true,
         weight: 100,
         endpoints: 3,
     };
@@ -431,11 +433,6 @@ fn what_comes_first_in_a_preference_weighs_more_than_all_that_follows() {
         Preference {
             weight: u32::MAX,
             endpoints: u32::MAX,
-            ..Preference::default()
-        }
-        .pack(0),
-        Preference {
-            ready: true,
             ..Preference::default()
         }
         .pack(0),

@@ -50,6 +50,7 @@ fn group(vips: &[&str], place: &Place, nodes: &[&str]) -> GroupDuty {
             .iter()
             .map(|name| CandidateDuty {
                 node: (*name).to_owned(),
+                ready: true,
                 preference: Preference::default(),
                 place: place.clone(),
             })
