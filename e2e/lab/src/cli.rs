@@ -17,7 +17,7 @@ use crate::plan::Families;
 use crate::prober::ProbeArguments;
 use crate::running::{self, Running};
 use crate::scenario::{self, Kernel, ScenarioArguments};
-use crate::{assets, demo, init, node, process, vm};
+use crate::{assets, demo, init, node, process, setgroups, vm};
 
 /// A Kubernetes cluster on one machine, out of network namespaces: real
 /// control plane, real kube-proxy, real packets.
@@ -104,6 +104,11 @@ enum Command {
     },
     #[command(name = "__container", hide = true)]
     Container { sandbox: PathBuf },
+    #[command(name = setgroups::SUBCOMMAND, hide = true)]
+    KeepGroups {
+        #[arg(last = true)]
+        words: Vec<String>,
+    },
 }
 
 #[derive(Args)]
@@ -220,6 +225,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime()?.block_on(node::run(spec))?;
         }
         Command::Container { sandbox } => match node::become_container(&sandbox)? {},
+        Command::KeepGroups { words } => match setgroups::run(&words)? {},
         Command::Supervise { spec, overlay } => {
             runtime()?.block_on(supervise(&spec, overlay.as_deref()))?;
         }

@@ -18,4 +18,5 @@ pub mod process;
 mod running;
 pub mod scenario;
 pub mod scenarios;
+mod setgroups;
 pub mod vm;

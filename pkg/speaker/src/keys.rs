@@ -36,7 +36,7 @@ pub(crate) fn start(client: Client, namespace: &str) -> Keys {
     let api = Api::<Secret>::namespaced(client, namespace);
     let only = watcher::Config::default().fields(&format!("metadata.name={SECRET_HEARTBEAT_KEYS}"));
     tokio::spawn(async move {
-        let mut events = std::pin::pin!(watch(api, only).backoff(Retry::new()));
+        let mut events = std::pin::pin!(watch(api, only).backoff(Retry::default()));
         let mut away = false;
         let mut listed = false;
         while let Some(event) = events.next().await {

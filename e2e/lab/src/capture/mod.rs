@@ -21,7 +21,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::{process, vm};
+use crate::{setgroups, vm};
 
 /// How long tcpdump may take to begin and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,7 +47,7 @@ impl Capture {
         filter: &str,
         file: &Path,
     ) -> Result<Self> {
-        let mut command = Command::from(process::in_host(host, Path::new("tcpdump")));
+        let mut command = Command::from(setgroups::command(host, "tcpdump")?);
         // Written at once (-U), seen at once (--immediate-mode), as the user
         // who may write the file (-Z).
         command

@@ -68,9 +68,9 @@ pub fn cases(list: &'static [Scenario], selection: &Selection) -> Result<Vec<Cas
     Ok(cases)
 }
 
-/// Puts cases with equal needs, that bear company, into one lab. Virtual
-/// machines come last, since each waits for all others, and as one takes minutes
-/// to start, a case that does not bear company is put at the end of one.
+/// Puts cases with equal needs, that bear company, into one lab. As a virtual
+/// machine takes minutes to start, a case that does not bear company is put at
+/// the end of one.
 pub fn groups(list: &'static [Scenario], cases: Vec<Case>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let isolation = |case: &Case| {
@@ -96,7 +96,6 @@ pub fn groups(list: &'static [Scenario], cases: Vec<Case>) -> Vec<Group> {
             }),
         }
     }
-    groups.sort_by_key(|group| group.needs.kernel() == Kernel::Vm);
     groups
 }
 

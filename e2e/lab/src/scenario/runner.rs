@@ -61,26 +61,33 @@ pub(super) async fn run(options: &Options) -> Result<Summary> {
         groups.len(),
         options.logs.display()
     );
-    let jobs = u32::try_from(jobs).unwrap_or(u32::MAX);
-    let places = Arc::new(Semaphore::new(jobs as usize));
+    let places = Arc::new(Semaphore::new(jobs));
     let mut running = JoinSet::new();
-    for group in groups {
-        // An emulated machine has use for every core, and no patience to share.
-        let wanted = if in_guest(group.needs.kernel()) {
-            jobs
-        } else {
-            1
-        };
-        let plan = Plan {
-            logs: options.logs.join(folder(&group)),
-            needs: group.needs,
-            cases: group.cases,
-        };
-        // Here and not in the task, so that they begin in their order.
-        let place = Arc::clone(&places).acquire_many_owned(wanted).await?;
+    let (guests, others): (Vec<Group>, Vec<Group>) = groups
+        .into_iter()
+        .partition(|group| in_guest(group.needs.kernel()));
+    // Virtual machines take longest, so they begin first; there is memory for
+    // one, and it keeps one core busy.
+    if !guests.is_empty() {
+        let place = Arc::clone(&places).acquire_owned().await?;
+        let plans: Vec<Plan> = guests.into_iter().map(|g| plan(options, g)).collect();
         running.spawn(async move {
-            let _place = place;
-            one(plan, begin).await
+            let mut outcomes = Vec::new();
+            for plan in plans {
+                outcomes.extend(one(plan, begin).await);
+            }
+            drop(place);
+            outcomes
+        });
+    }
+    for group in others {
+        // Here and not in the task, so that they begin in their order.
+        let place = Arc::clone(&places).acquire_owned().await?;
+        let plan = plan(options, group);
+        running.spawn(async move {
+            let outcomes = one(plan, begin).await;
+            drop(place);
+            outcomes
         });
     }
     while let Some(ended) = running.join_next().await {
@@ -96,6 +103,14 @@ pub(super) async fn run(options: &Options) -> Result<Summary> {
             .filter_map(|label| outcomes.remove(label))
             .collect(),
     })
+}
+
+fn plan(options: &Options, group: Group) -> Plan {
+    Plan {
+        logs: options.logs.join(folder(&group)),
+        needs: group.needs,
+        cases: group.cases,
+    }
 }
 
 /// Why a case can't be run here, if it can't.
