@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser};
-use herald_speaker::Config;
+use clap::{ArgAction, Parser, ValueEnum};
+use herald_api::{L2Policy, L2Profile, L2Rebalance};
+use herald_speaker::{Config, L2Defaults};
 use herald_telemetry::LogFormat;
 use regex::Regex;
 
@@ -28,6 +29,18 @@ pub(crate) struct Flags {
     /// Regular expressions, separated by commas; interfaces whose name matches one are never announced on
     #[arg(long, value_delimiter = ',', default_value = CONTAINER_INTERFACES)]
     exclude_interfaces: Vec<Regex>,
+    /// How soon a silent node is taken for dead, where the `L2Advertisement` does not say: default (280 ms), fast (75 ms) or safe (1 s)
+    #[arg(long, value_enum, default_value_t = Profile::Default)]
+    l2_profile: Profile,
+    /// What is worse when a segment is in parts, where the `L2Advertisement` does not say: available (no owner is) or strict (two are)
+    #[arg(long, value_enum, default_value_t = Policy::Available)]
+    l2_policy: Policy,
+    /// When addresses go back to a node that is back, where the `L2Advertisement` does not say: manual (when asked for) or on-join
+    #[arg(long, value_enum, default_value_t = Rebalance::Manual)]
+    l2_rebalance: Rebalance,
+    /// How heartbeats reach the other speakers: multicast, or unicast to each where the network blocks that
+    #[arg(long, value_enum, default_value_t = Heartbeats::Multicast)]
+    heartbeats: Heartbeats,
     /// How long addresses are still answered for after SIGTERM while no successor is heard (500ms, 5s)
     #[arg(long, default_value = "5s", value_parser = duration)]
     drain_timeout: Duration,
@@ -39,6 +52,31 @@ pub(crate) struct Flags {
     pub(crate) log_format: LogFormat,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Profile {
+    Default,
+    Fast,
+    Safe,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Policy {
+    Available,
+    Strict,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Rebalance {
+    Manual,
+    OnJoin,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Heartbeats {
+    Multicast,
+    Unicast,
+}
+
 impl Flags {
     /// The speaker's part of them.
     pub(crate) fn config(self) -> Config {
@@ -47,6 +85,22 @@ impl Flags {
             namespace: self.namespace,
             handle_unclassed: self.handle_unclassed,
             exclude_interfaces: self.exclude_interfaces,
+            l2: L2Defaults {
+                profile: match self.l2_profile {
+                    Profile::Default => L2Profile::Default,
+                    Profile::Fast => L2Profile::Fast,
+                    Profile::Safe => L2Profile::Safe,
+                },
+                policy: match self.l2_policy {
+                    Policy::Available => L2Policy::Available,
+                    Policy::Strict => L2Policy::Strict,
+                },
+                rebalance: match self.l2_rebalance {
+                    Rebalance::Manual => L2Rebalance::Manual,
+                    Rebalance::OnJoin => L2Rebalance::OnJoin,
+                },
+            },
+            unicast: self.heartbeats == Heartbeats::Unicast,
             drain_timeout: self.drain_timeout,
         }
     }
@@ -96,6 +150,23 @@ mod tests {
         for name in ["eth0", "lan0", "bond0", "br0", "lo0", "enp3s0"] {
             assert!(!excluded(name), "{name}");
         }
+    }
+
+    #[test]
+    fn what_advertisements_leave_open_is_set_by_flags() {
+        assert_eq!(parse(&[]).unwrap().config().l2, L2Defaults::default());
+        let flags = [
+            "--l2-profile=fast",
+            "--l2-policy=strict",
+            "--l2-rebalance=on-join",
+        ];
+        let config = parse(&flags).unwrap().config();
+        assert_eq!(config.l2.profile, L2Profile::Fast);
+        assert_eq!(config.l2.policy, L2Policy::Strict);
+        assert_eq!(config.l2.rebalance, L2Rebalance::OnJoin);
+        assert!(!config.unicast);
+        assert!(parse(&["--heartbeats=unicast"]).unwrap().config().unicast);
+        assert!(parse(&["--l2-profile=slow"]).is_err());
     }
 
     #[test]

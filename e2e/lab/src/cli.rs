@@ -182,6 +182,13 @@ enum Fault {
     },
     /// End what cut, lose and unplug did to that link.
     Heal { host: String, network: Network },
+    /// Split a network: these hosts, and all others, hear only each other. With no
+    /// hosts it is whole again.
+    Split {
+        /// management, lan0, ...
+        network: Network,
+        hosts: Vec<String>,
+    },
     /// Pull a cable: both ends lose their carrier.
     Unplug { host: String, network: Network },
     /// End the API server as a crash would.
@@ -349,6 +356,10 @@ async fn do_harm(fault: Fault) -> Result<()> {
             direction,
         } => faults::lose(&host, network, direction, percent),
         Fault::Heal { host, network } => faults::heal(&host, network),
+        Fault::Split { network, hosts } => {
+            let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+            faults::split(&hosts, network)
+        }
         Fault::Unplug { host, network } => faults::plug(&host, network, false),
         Fault::StopApiServer => faults::stop_api_server(),
         Fault::StartApiServer => Lab::open().await?.start_api_server().await,

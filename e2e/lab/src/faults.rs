@@ -39,7 +39,15 @@ struct LinkFault {
     percent: u8,
 }
 
-type LinkFaults = BTreeMap<String, LinkFault>;
+/// All that is broken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct LinkFaults {
+    /// By bridge port.
+    links: BTreeMap<String, LinkFault>,
+    /// Bridge ports that hear each other, and none of the others on their bridge.
+    apart: Vec<String>,
+}
 
 /// Drops every frame between a host and a network, silently: both ends still
 /// have a carrier.
@@ -53,14 +61,24 @@ pub fn lose(host: &str, network: Network, direction: Direction, percent: u8) -> 
         bail!("{percent} % of frames can't be lost; write 1 to 100");
     }
     change(|faults| {
-        faults.insert(network.port(host), LinkFault { direction, percent });
+        let fault = LinkFault { direction, percent };
+        faults.links.insert(network.port(host), fault);
+    })
+}
+
+/// Splits a network in two: these hosts hear each other, and so do all the
+/// others, but nothing passes between. All have a carrier still. With no hosts it
+/// is whole again.
+pub fn split(hosts: &[&str], network: Network) -> Result<()> {
+    change(|faults| {
+        faults.apart = hosts.iter().map(|host| network.port(host)).collect();
     })
 }
 
 /// Ends [`cut`] and [`lose`] on that link, and plugs it in.
 pub fn heal(host: &str, network: Network) -> Result<()> {
     change(|faults| {
-        faults.remove(&network.port(host));
+        faults.links.remove(&network.port(host));
     })?;
     plug(host, network, true)
 }
@@ -152,7 +170,7 @@ fn change(edit: impl FnOnce(&mut LinkFaults)) -> Result<()> {
     let file = Path::new("/run/herald-lab/faults.json");
     let mut faults: LinkFaults = match fs::read(file) {
         Ok(bytes) => serde_json::from_slice(&bytes)?,
-        Err(_) => LinkFaults::new(),
+        Err(_) => LinkFaults::default(),
     };
     edit(&mut faults);
     feed(Command::new("nft").args(["-f", "-"]), &ruleset(&faults)?)?;
@@ -163,7 +181,7 @@ fn change(edit: impl FnOnce(&mut LinkFaults)) -> Result<()> {
 /// The whole table, replaced in one transaction.
 fn ruleset(faults: &LinkFaults) -> Result<String> {
     let mut rules = String::new();
-    for (port, fault) in faults {
+    for (port, fault) in &faults.links {
         let chance = if fault.percent == 100 {
             String::new()
         } else {
@@ -176,13 +194,25 @@ fn ruleset(faults: &LinkFaults) -> Result<String> {
             writeln!(rules, "    oifname \"{port}\" {chance}drop")?;
         }
     }
+    let ports: Vec<String> = faults.apart.iter().map(|p| format!("\"{p}\"")).collect();
+    let ports = ports.join(", ");
+    // Only what is forwarded has ports on both sides.
+    let apart = if ports.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "    iifname {{ {ports} }} oifname != {{ {ports} }} drop\n    \
+             iifname != {{ {ports} }} oifname {{ {ports} }} drop\n"
+        )
+    };
     let mut text = String::from(
         "table bridge herald_faults\ndelete table bridge herald_faults\ntable bridge herald_faults {\n",
     );
     for hook in ["forward", "input", "output"] {
+        let apart = if hook == "forward" { &apart } else { "" };
         write!(
             text,
-            "  chain {hook} {{\n    type filter hook {hook} priority 0;\n{rules}  }}\n"
+            "  chain {hook} {{\n    type filter hook {hook} priority 0;\n{rules}{apart}  }}\n"
         )?;
     }
     text.push_str("}\n");
@@ -193,15 +223,32 @@ fn ruleset(faults: &LinkFaults) -> Result<String> {
 mod tests {
     use super::*;
 
+    fn broken(fault: LinkFault) -> LinkFaults {
+        LinkFaults {
+            links: BTreeMap::from([("n1-l0".to_owned(), fault)]),
+            ..LinkFaults::default()
+        }
+    }
+
+    #[test]
+    fn a_split_drops_what_passes_between() {
+        let faults = LinkFaults {
+            apart: vec!["n1-l0".into(), "c1-l0".into()],
+            ..LinkFaults::default()
+        };
+        let text = ruleset(&faults).unwrap();
+        let side = r#"{ "n1-l0", "c1-l0" }"#;
+        assert!(text.contains(&format!("iifname {side} oifname != {side} drop")));
+        assert!(text.contains(&format!("iifname != {side} oifname {side} drop")));
+        assert_eq!(text.matches("drop").count(), 2, "what is forwarded only");
+    }
+
     #[test]
     fn a_one_way_cut_drops_one_way() {
-        let faults = LinkFaults::from([(
-            "n1-l0".to_owned(),
-            LinkFault {
-                direction: Direction::Out,
-                percent: 100,
-            },
-        )]);
+        let faults = broken(LinkFault {
+            direction: Direction::Out,
+            percent: 100,
+        });
         let text = ruleset(&faults).unwrap();
         assert!(text.contains("iifname \"n1-l0\" drop"));
         assert!(!text.contains("oifname"));
@@ -209,13 +256,10 @@ mod tests {
 
     #[test]
     fn loss_is_a_chance() {
-        let faults = LinkFaults::from([(
-            "n1-l0".to_owned(),
-            LinkFault {
-                direction: Direction::Both,
-                percent: 5,
-            },
-        )]);
+        let faults = broken(LinkFault {
+            direction: Direction::Both,
+            percent: 5,
+        });
         assert!(
             ruleset(&faults)
                 .unwrap()

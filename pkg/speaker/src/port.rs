@@ -1,13 +1,13 @@
 //! One interface: its sockets, its groups and its announcer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use herald_l2::{Announcer, Counters, Event, Mac, solicited_node};
+use herald_l2::{Announcer, ArpOperation, ArpPacket, Counters, Event, Mac, solicited_node};
 use herald_net::{Groups, PacketError, PacketSocket, Traffic};
 use tokio::sync::{mpsc, watch};
 
@@ -29,8 +29,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Plan {
     /// The interface's hardware address.
     pub(crate) mac: [u8; 6],
-    /// Addresses to hold.
-    pub(crate) hold: BTreeSet<IpAddr>,
+    /// Addresses to hold. Whenever the number of one grows, it is announced anew.
+    pub(crate) hold: BTreeMap<IpAddr, u32>,
     /// Addresses that another node is to have. What is in neither set is
     /// withdrawn at once.
     pub(crate) yielding: Arc<BTreeSet<IpAddr>>,
@@ -38,8 +38,24 @@ pub(crate) struct Plan {
     pub(crate) grace: Duration,
     /// Hardware addresses of this node; their frames are not another's word.
     pub(crate) own: Arc<BTreeSet<[u8; 6]>>,
-    /// Whether to end when nothing is answered for any more.
-    pub(crate) ending: bool,
+}
+
+/// What a port has to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PortEvent {
+    /// Of an address that it announces or announced.
+    Announcer(Event),
+    /// A host answered for its own address.
+    Answered(Ipv4Addr),
+}
+
+/// A question whether a host is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Question {
+    /// Our own address.
+    pub(crate) from: Ipv4Addr,
+    /// The host's.
+    pub(crate) to: Ipv4Addr,
 }
 
 /// An interface that is announced on.
@@ -52,7 +68,12 @@ pub(crate) struct Port {
     joined: BTreeSet<Ipv6Addr>,
     announcer: Announcer,
     plan: watch::Receiver<Plan>,
-    events: mpsc::UnboundedSender<Event>,
+    questions: mpsc::UnboundedReceiver<Question>,
+    /// Hosts that were asked and have not answered.
+    asked: BTreeSet<Ipv4Addr>,
+    /// How often each address that is held was told to be announced.
+    told: BTreeMap<IpAddr, u32>,
+    events: mpsc::UnboundedSender<PortEvent>,
     metrics: Arc<Metrics>,
     counted: Counters,
 }
@@ -63,7 +84,8 @@ impl Port {
         name: &str,
         index: u32,
         plan: watch::Receiver<Plan>,
-        events: mpsc::UnboundedSender<Event>,
+        questions: mpsc::UnboundedReceiver<Question>,
+        events: mpsc::UnboundedSender<PortEvent>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, PacketError> {
         let mac = plan.borrow().mac;
@@ -79,22 +101,21 @@ impl Port {
             joined: BTreeSet::new(),
             announcer: Announcer::new(Mac(mac), Instant::now()),
             plan,
+            questions,
+            asked: BTreeSet::new(),
+            told: BTreeMap::new(),
             events,
             metrics,
             counted: Counters::default(),
         })
     }
 
-    /// Follows the plan until its sender is gone, or until an ending plan is
-    /// fulfilled.
+    /// Follows the plan until its sender is gone.
     pub(crate) async fn run(mut self) {
         let (mut one, mut two) = ([0; FRAME], [0; FRAME]);
         self.plan.mark_changed();
         loop {
             self.flush().await;
-            if self.plan.borrow().ending && self.announcer.addresses().next().is_none() {
-                return;
-            }
             let due = self.announcer.poll_timeout();
             let timer = async {
                 match due {
@@ -114,6 +135,10 @@ impl Port {
                     self.announcer.handle_timeout(Instant::now());
                     continue;
                 }
+                Some(question) = self.questions.recv() => {
+                    self.ask(question).await;
+                    continue;
+                }
                 length = self.arp.receive(&mut one) => length.map(|length| (&self.arp, &mut one, length)),
                 length = self.neighbors.receive(&mut two) => {
                     length.map(|length| (&self.neighbors, &mut two, length))
@@ -123,18 +148,22 @@ impl Port {
                 Ok((socket, buffer, first)) => {
                     let own = self.plan.borrow().own.clone();
                     let now = Instant::now();
-                    handle(&mut self.announcer, &own, &buffer[..first], now);
-                    for _ in 1..BATCH {
-                        let Ok(length) = socket.try_receive(buffer) else {
+                    let mut length = first;
+                    for _ in 0..BATCH {
+                        let frame = &buffer[..length];
+                        handle(&mut self.announcer, &own, frame, now);
+                        if let Some(host) = answered(&mut self.asked, frame) {
+                            let _ = self.events.send(PortEvent::Answered(host));
+                        }
+                        let Ok(more) = socket.try_receive(buffer) else {
                             break;
                         };
-                        handle(&mut self.announcer, &own, &buffer[..length], now);
+                        length = more;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // The coordinator hears of it too and ends this port if the
-                    // link stays down.
+                    // The segment hears of it too, if the link is down.
                     tracing::debug!(interface = self.name, %error, "receiving");
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -151,7 +180,11 @@ impl Port {
             self.announcer.reannounce(Mac(plan.mac), now);
         }
         for address in self.announcer.addresses().collect::<Vec<_>>() {
-            if plan.hold.contains(&address) {
+            if let Some(times) = plan.hold.get(&address) {
+                if self.told.get(&address).is_some_and(|told| told < times) {
+                    // Anew, from the first announcement on.
+                    self.announcer.withdraw(&address);
+                }
                 continue;
             }
             if plan.yielding.contains(&address) {
@@ -162,9 +195,28 @@ impl Port {
         }
         // Before the announcement, so that a switch that snoops lets the
         // questions through.
-        self.follow_groups(plan.hold.iter().copied());
-        for address in plan.hold {
-            self.announcer.announce(address, now);
+        self.follow_groups(plan.hold.keys().copied());
+        for address in plan.hold.keys() {
+            self.announcer.announce(*address, now);
+        }
+        self.told = plan.hold;
+    }
+
+    /// Asks on the segment who has a host's address. Its kernel answers, whatever
+    /// its processes do.
+    async fn ask(&mut self, question: Question) {
+        self.asked.insert(question.to);
+        let request = ArpPacket {
+            destination: Mac::BROADCAST,
+            source: Mac(self.mac),
+            operation: ArpOperation::Request,
+            sender_mac: Mac(self.mac),
+            sender_ip: question.from,
+            target_mac: Mac::ZERO,
+            target_ip: question.to,
+        };
+        if let Err(error) = self.arp.send(&request.to_frame()).await {
+            tracing::debug!(interface = self.name, %error, "asking for a host");
         }
     }
 
@@ -209,7 +261,7 @@ impl Port {
         while let Some(event) = self.announcer.poll_event() {
             given_up |= !matches!(event, Event::Conflict { .. });
             // Only at the very end is nobody there to hear it.
-            let _ = self.events.send(event);
+            let _ = self.events.send(PortEvent::Announcer(event));
         }
         if given_up {
             self.follow_groups(std::iter::empty());
@@ -257,5 +309,37 @@ fn handle(announcer: &mut Announcer, own: &BTreeSet<[u8; 6]>, frame: &[u8], now:
         .and_then(|source| <[u8; 6]>::try_from(source).ok());
     if source.is_some_and(|source| !own.contains(&source)) {
         announcer.handle_frame(frame, now);
+    }
+}
+
+/// The host that a frame answers for, if it was asked for.
+fn answered(asked: &mut BTreeSet<Ipv4Addr>, frame: &[u8]) -> Option<Ipv4Addr> {
+    if asked.is_empty() {
+        return None;
+    }
+    let packet = ArpPacket::parse(frame).ok()?;
+    let host = packet.sender_ip;
+    (packet.operation == ArpOperation::Reply && asked.remove(&host)).then_some(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_answers_that_were_asked_for_count() {
+        let host = Ipv4Addr::new(10, 20, 0, 12);
+        let reply = ArpPacket {
+            operation: ArpOperation::Reply,
+            ..ArpPacket::announcement(Mac([2, 0, 0, 0, 0, 1]), host)
+        };
+        let mut asked = BTreeSet::new();
+        assert_eq!(answered(&mut asked, &reply.to_frame()), None);
+        asked.insert(host);
+        let request = ArpPacket::announcement(Mac([2, 0, 0, 0, 0, 1]), host);
+        assert_eq!(answered(&mut asked, &request.to_frame()), None);
+        assert_eq!(answered(&mut asked, b"short"), None);
+        assert_eq!(answered(&mut asked, &reply.to_frame()), Some(host));
+        assert_eq!(answered(&mut asked, &reply.to_frame()), None, "once");
     }
 }

@@ -2,25 +2,32 @@
 //! this node's interface, with two hosts on it, in network namespaces of their
 //! own. Each test runs itself again inside; nothing is left when it ends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::net::IpAddr;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use herald_core::ServiceKey;
+use herald_election::{GroupId, KeyRing, NodeId, Policy, Profile, Rebalance};
 use herald_telemetry::Registry;
 use regex::Regex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::coordinator::Coordinator;
-use crate::duties::{Duties, Duty, Role};
+use crate::SpeakerError;
+use crate::coordinator::{Coordinator, Decided};
+use crate::duties::{
+    CandidateDuty, Duties, Ground, GroupDuty, NodeDuty, Place, Preference, ServiceRef,
+};
 use crate::events::Note;
-use crate::metrics::Metrics;
-use crate::{Config, SpeakerError};
+use crate::metrics::{InterfaceLabel, Metrics, ReasonLabel};
+use crate::port::{Plan, Port, PortEvent};
+use crate::report::{Report, SegmentStatus};
+use crate::segment::Common;
 
 const INSIDE: &str = "HERALD_TEST_INSIDE_NAMESPACE";
 const LIMIT: Duration = Duration::from_secs(10);
@@ -136,32 +143,47 @@ async fn until(command: &str, text: &str, there: bool) {
 }
 
 struct Speaker {
-    duties: watch::Sender<Arc<Duties>>,
+    decided: watch::Sender<Decided>,
     notes: mpsc::Receiver<Note>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     task: JoinHandle<Result<(), SpeakerError>>,
 }
 
 impl Speaker {
-    /// Builds the segment and owns both VIPs on it.
+    /// Builds the segment, and is the only candidate for both addresses on it.
     async fn on_segment() -> Self {
         must(SEGMENT).await;
-        let config = Config {
-            node: "n1".into(),
-            namespace: "herald-system".into(),
-            handle_unclassed: true,
-            exclude_interfaces: vec![Regex::new("^lo$").unwrap()],
-            drain_timeout: LIMIT,
-        };
-        let (sender, duties) = watch::channel(Arc::new(duties(Role::Own { successor: true })));
-        let (notes, receiver) = mpsc::channel(16);
+        let ring = KeyRing::new([[1; 32]]).unwrap();
+        let (_, keys) = watch::channel(Some(Arc::new(ring)));
+        let (sender, decided) = watch::channel(decided(1, &[VIP, VIP6]));
+        let (notes, noted) = mpsc::channel(16);
+        let (reports, reported) = mpsc::unbounded_channel();
+        let (strays, straying) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let metrics = Arc::new(Metrics::register(&mut Registry::default()));
-        let coordinator = Coordinator::new(config, duties, notes, metrics, stop.clone()).unwrap();
+        let common = Common {
+            node: "n1".into(),
+            profile: Profile::Default,
+            unicast: false,
+            drain_timeout: LIMIT,
+            keys,
+            notes,
+            reports,
+            strays,
+            metrics: metrics.clone(),
+            sessions: Arc::new(Mutex::new(BTreeMap::new())),
+        };
+        let exclude = vec![Regex::new("^lo$").unwrap()];
+        let coordinator =
+            Coordinator::new(common, straying, exclude, decided, stop.clone()).unwrap();
         let task = tokio::spawn(coordinator.run());
         Self {
-            duties: sender,
-            notes: receiver,
+            decided: sender,
+            notes: noted,
+            reports: reported,
+            metrics,
             stop,
             task,
         }
@@ -174,6 +196,21 @@ impl Speaker {
             .unwrap()
     }
 
+    /// Waits for a report of lan0 for which `wanted` holds.
+    async fn reported(&mut self, wanted: impl Fn(&SegmentStatus) -> bool) -> SegmentStatus {
+        let search = async {
+            loop {
+                match self.reports.recv().await.unwrap() {
+                    Report::Segment(name, Some(status)) if name == "lan0" && wanted(&status) => {
+                        return status;
+                    }
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, search).await.unwrap()
+    }
+
     async fn ended(self) {
         tokio::time::timeout(LIMIT / 2, self.task)
             .await
@@ -183,16 +220,48 @@ impl Speaker {
     }
 }
 
-fn duties(role: Role) -> Duties {
-    let duty = Duty {
-        service: ServiceKey::new("default", "web"),
+/// One node, one Service with these addresses, and a pool that they are from.
+fn decided(number: u64, vips: &[&str]) -> Decided {
+    let service = Arc::new(ServiceRef {
+        key: ServiceKey::new("default", "web"),
         uid: "u".into(),
-        role,
-        interfaces: BTreeSet::new(),
+    });
+    let vips: Vec<(IpAddr, _)> = vips
+        .iter()
+        .map(|vip| (vip.parse().unwrap(), vec![service.clone()]))
+        .collect();
+    let group = vips.first().map(|(lowest, _)| GroupDuty {
+        id: GroupId::of(lowest),
+        vips: vips.clone(),
+        policy: Policy::Available,
+        profile: Profile::Default,
+        rebalance: Rebalance::Manual,
+        candidates: vec![CandidateDuty {
+            node: "n1".into(),
+            ready: true,
+            preference: Preference::default(),
+            place: Place::Subnet,
+        }],
+    });
+    let node = NodeDuty {
+        id: NodeId::of("n1"),
+        weight: 1,
+        interfaces: None,
+        addresses: Vec::new(),
     };
-    [VIP, VIP6]
-        .map(|vip| (vip.parse::<IpAddr>().unwrap(), duty.clone()))
-        .into()
+    let duties = Duties {
+        nodes: BTreeMap::from([("n1".to_owned(), node)]),
+        groups: group.into_iter().collect(),
+        grounds: vec![Ground {
+            place: Place::Subnet,
+            ranges: vec!["10.20.100.0/22".parse().unwrap()],
+        }],
+        rebalance: BTreeMap::new(),
+    };
+    Decided {
+        number,
+        duties: Some(Arc::new(duties)),
+    }
 }
 
 fn run(test: impl Future<Output = ()>) {
@@ -237,7 +306,7 @@ fn hosts_find_our_addresses_and_are_kept_off_them() {
 
         // The switch, which snoops, knows of the group.
         until("ip -6 maddr show dev lan0", "ff02::1:ff01:0", true).await;
-        speaker.duties.send_replace(Arc::default());
+        speaker.decided.send_replace(decided(2, &[]));
         until("ip -6 maddr show dev lan0", "ff02::1:ff01:0", false).await;
         let (ours, _) = shell(&format!("{ARPING} {VIP}")).await;
         assert!(!ours, "answered after it was withdrawn");
@@ -271,19 +340,39 @@ fn an_address_is_answered_for_until_its_successor_is_heard() {
         return;
     }
     run(async {
-        let mut speaker = Speaker::on_segment().await;
-        speaker.note().await;
+        must(SEGMENT).await;
+        let (vip, vip6): (IpAddr, IpAddr) = (VIP.parse().unwrap(), VIP6.parse().unwrap());
+        let plan = Plan {
+            mac: [2, 0, 0, 0, 0, 0x11],
+            hold: BTreeMap::from([(vip, 0), (vip6, 0)]),
+            grace: LIMIT,
+            ..Plan::default()
+        };
+        let (sender, follow) = watch::channel(plan.clone());
+        let (_ask, asked) = mpsc::unbounded_channel();
+        let (events, mut heard) = mpsc::unbounded_channel();
+        let metrics = Arc::new(Metrics::register(&mut Registry::default()));
+        let index = must("ip -o link show lan0").await;
+        let index = index.split(':').next().unwrap().parse().unwrap();
+        let port = Port::open("lan0", index, follow, asked, events, metrics).unwrap();
+        let _port = AbortOnDropHandle::new(tokio::spawn(port.run()));
         must(&format!("{ARPING} {VIP}")).await;
-        // The order to stop: another node can have it, so we wait for it.
-        speaker.stop.cancel();
+        // Another has them now: we wait until it is heard.
+        sender.send_replace(Plan {
+            hold: BTreeMap::new(),
+            yielding: Arc::new(BTreeSet::from([vip, vip6])),
+            ..plan
+        });
         must(&format!("{ARPING} {VIP}")).await;
         must(SUCCEED).await;
+        let event = tokio::time::timeout(LIMIT, heard.recv()).await.unwrap();
+        assert!(matches!(
+            event,
+            Some(PortEvent::Announcer(herald_l2::Event::Succeeded { address, .. })) if address == vip
+        ));
         let (ours, _) = shell(&format!("{ARPING} {VIP}")).await;
         assert!(!ours, "answered though the successor was heard");
         must(&format!("{NDISC6} {VIP6} lan0")).await;
-        // Nobody can have the other one any more: nothing to wait for.
-        speaker.duties.send_replace(Arc::default());
-        speaker.ended().await;
     });
 }
 
@@ -295,12 +384,67 @@ fn without_a_successor_we_stop_at_once() {
     run(async {
         let mut speaker = Speaker::on_segment().await;
         speaker.note().await;
-        speaker
-            .duties
-            .send_replace(Arc::new(duties(Role::Own { successor: false })));
         must(&format!("{ARPING} {VIP}")).await;
         speaker.stop.cancel();
         speaker.ended().await;
+    });
+}
+
+#[test]
+fn a_link_that_is_down_owns_nothing_and_one_that_is_back_does() {
+    if !inside("a_link_that_is_down_owns_nothing_and_one_that_is_back_does") {
+        return;
+    }
+    run(async {
+        let mut speaker = Speaker::on_segment().await;
+        let owned = speaker.reported(|status| !status.owned.is_empty()).await;
+        assert!(owned.ready);
+        let group = &owned.owned[&GroupId::of(&VIP.parse().unwrap())];
+        assert_eq!((group.cause, group.vips.len()), ("Vacant", 2));
+        must("ip link set lan0 down").await;
+        speaker.reported(|status| status.owned.is_empty()).await;
+        must("ip link set lan0 up").await;
+        speaker.reported(|status| !status.owned.is_empty()).await;
+        must(&format!("{ARPING} {VIP}")).await;
+    });
+}
+
+#[test]
+fn heartbeats_are_sent_and_those_of_strangers_have_no_effect() {
+    if !inside("heartbeats_are_sent_and_those_of_strangers_have_no_effect") {
+        return;
+    }
+    run(async {
+        let mut speaker = Speaker::on_segment().await;
+        speaker.note().await;
+        until("ip maddr show dev lan0", "224.0.0.254", true).await;
+        let label = InterfaceLabel {
+            interface: "lan0".into(),
+        };
+        assert!(speaker.metrics.beats_sent.get_or_create(&label).get() > 0);
+        // Noise on the port.
+        must(
+            "ip netns exec client bash -c \
+             'for i in 1 2 3; do head -c 900 /dev/urandom > /dev/udp/10.20.0.11/7474; done'",
+        )
+        .await;
+        let interface = "lan0".to_owned();
+        let label = ReasonLabel {
+            interface,
+            reason: "unknown-key",
+        };
+        for _ in 0..200 {
+            if speaker.metrics.beats_rejected.get_or_create(&label).get() >= 3 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(
+            speaker.metrics.beats_rejected.get_or_create(&label).get(),
+            3
+        );
+        must(&format!("{ARPING} {VIP}")).await;
+        assert!(!speaker.task.is_finished());
     });
 }
 

@@ -120,10 +120,9 @@ async fn node_dies(stage: &mut Stage, addresses: &[IpAddr]) -> Result<()> {
     stage.figure("node-crash/lost", to_float(report.lost), "requests");
     stage.kubectl("get nodes").await?;
     say(
-        "Nearly all of that time Kubernetes took to call the node NotReady, from which the \
-         speakers learn of it: 4 s in this lab, 40 s and more in most clusters. Speakers that \
-         watch each other, and take over in a fraction of a second, are what Herald is for; \
-         they are its next step.",
+        "The speakers hear each other on the segment itself, and take over when nobody has \
+         heard one for 280 ms. What Kubernetes says of the node does not matter, nor when: 4 s \
+         later in this lab, 40 s and more in most clusters.",
     );
     faults::boot_node(stage.lab(), &owner)?;
     stage.all_is_well().await?;

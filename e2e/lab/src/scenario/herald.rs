@@ -142,6 +142,28 @@ impl Context {
         self.operator_is_well().await
     }
 
+    /// Sets flags of the speakers, as [`Context::operator_flags`] does.
+    pub async fn speaker_flags(&self, flags: &[&str]) -> Result<()> {
+        let daemons: Api<DaemonSet> = self.herald_api();
+        let daemon = daemons.get(SPEAKER).await.context("read the speaker")?;
+        let pod = daemon.spec.and_then(|spec| spec.template.spec);
+        let containers = pod.map(|pod| pod.containers);
+        let args = containers
+            .iter()
+            .flatten()
+            .find(|container| container.name == "speaker")
+            .and_then(|container| container.args.clone())
+            .unwrap_or_default();
+        let patch = json!({"spec": {"template": {"spec": {"containers": [
+            {"name": "speaker", "args": with_flags(args, flags)},
+        ]}}}});
+        daemons
+            .patch(SPEAKER, &PatchParams::default(), &Patch::Strategic(&patch))
+            .await
+            .context("set the speakers' flags")?;
+        self.speakers_are_well().await
+    }
+
     /// Sets the operator's number of replicas and waits until that is so.
     pub async fn scale_operator(&self, replicas: u32) -> Result<()> {
         let deployments: Api<Deployment> = self.herald_api();

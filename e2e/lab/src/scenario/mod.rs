@@ -21,6 +21,7 @@ mod context;
 mod group;
 mod grouping;
 pub mod herald;
+mod l2;
 mod outcome;
 mod pools;
 mod report;

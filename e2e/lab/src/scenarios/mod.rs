@@ -8,6 +8,7 @@ mod exposing;
 mod failover;
 mod operator;
 mod rbac;
+mod segment;
 
 use crate::scenario::Isolation::Own;
 use crate::scenario::Overlay::FakeCloud;
@@ -99,6 +100,106 @@ pub static ALL: &[Scenario] = &[
         isolation: Own,
         measures: true,
         run: run!(failover::node_crash),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "node-crash-fast",
+        title: "with the fast profile the announcing node crashes, and another one takes over sooner",
+        isolation: Own,
+        measures: true,
+        run: run!(segment::fast_crash),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "link-cut",
+        title: "the announcing node is cut off the LAN, or its cable is pulled: another one takes \
+                over, and nothing moves back by itself",
+        isolation: Own,
+        measures: true,
+        run: run!(segment::link_cut),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "one-way",
+        title: "the announcing node is not heard any more, or hears nobody: another one takes over",
+        isolation: Own,
+        measures: true,
+        run: run!(segment::one_way),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "flap-then-crash",
+        title: "a link flaps, and then the announcing node crashes: another one takes over at once",
+        isolation: Own,
+        measures: true,
+        run: run!(segment::flap_then_crash),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "speaker-killed",
+        title: "SIGKILL of the announcing speaker: one owner, soon; SIGSTOP: others take over, and when \
+                it runs again it sees that it is not the owner any more",
+        isolation: Own,
+        measures: true,
+        run: run!(segment::speaker_killed),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "management-cut",
+        title: "the announcing node is cut off the cluster and well on the LAN: when it is NotReady, \
+                others have its VIPs",
+        isolation: Own,
+        run: run!(segment::management_cut),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "lan-split",
+        title: "the LAN in two parts: each has an owner, and one stays when it is whole again",
+        isolation: Own,
+        clients: 2,
+        run: run!(segment::split_available),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "lan-split-strict",
+        title: "the LAN in two parts, with policy strict: only the part with most nodes has an owner",
+        isolation: Own,
+        clients: 2,
+        run: run!(segment::split_strict),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "api-away-crash",
+        title: "the announcing node crashes while the API server is away: another one takes over, and \
+                nothing moves when it is back",
+        isolation: Own,
+        measures: true,
+        run: run!(segment::api_away_crash),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "unicast-heartbeats",
+        title: "with heartbeats to each peer and none to a group the announcing node crashes: \
+                another one takes over",
+        isolation: Own,
+        measures: true,
+        run: run!(segment::unicast),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "rebalance",
+        title: "a node that is back gets its VIPs back when somebody asks for it, and not before",
+        isolation: Own,
+        measures: true,
+        run: run!(segment::rebalance),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "rotate-keys",
+        title: "the key of the heartbeats is changed step by step: nothing moves, nothing is lost",
+        isolation: Own,
+        measures: true,
+        run: run!(segment::rotate_keys),
         ..Scenario::BASE
     },
     Scenario {

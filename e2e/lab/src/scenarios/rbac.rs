@@ -26,7 +26,6 @@ pub(super) async fn least_privilege(ctx: &mut Context) -> Result<()> {
         .owned_by_other_than(addresses[0], &owner)
         .await?;
     ctx.label_node(&owner, LABEL_EXCLUDE_NODE, None).await?;
-    ctx.client().owned_by(addresses[0], &owner).await?;
     ctx.change_service("web", json!({"spec": {"type": "ClusterIP"}}))
         .await?;
     ctx.no_addresses("web").await?;

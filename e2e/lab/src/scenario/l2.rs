@@ -1,0 +1,113 @@
+//! What the speakers say of their segments.
+
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result};
+use herald_api::names::{ANNOTATION_REBALANCE, HEARTBEAT_KEY_PRIMARY, SECRET_HEARTBEAT_KEYS};
+use herald_api::{L2Advertisement, L2Status};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::{Context, wait};
+
+impl Context {
+    /// Waits until a node's status object says that it owns an address because
+    /// another lost it.
+    pub async fn owns_since_lost(&self, node: &str, address: IpAddr, lost: &str) -> Result<()> {
+        let what =
+            format!("the status of {node} to say that it has {address} since {lost} was lost");
+        let text = address.to_string();
+        wait::object(self.herald_api(), node, &what, |status| {
+            let status: &L2Status = status?;
+            let mut addresses = status.status.as_ref()?.addresses.iter();
+            addresses
+                .any(|a| a.address == text && a.cause == "Lost" && a.from.as_deref() == Some(lost))
+                .then_some(())
+        })
+        .await
+    }
+
+    /// Waits until every speaker sees every other one.
+    pub async fn speakers_see_each_other(&self) -> Result<()> {
+        let others = usize::from(self.node_count()) - 1;
+        for node in self.nodes() {
+            let what = format!("the speaker of {node} to see all the others");
+            wait::object(self.herald_api(), &node, &what, |status| {
+                let status: &L2Status = status?;
+                let segments = &status.status.as_ref()?.segments;
+                let segment = segments.iter().find(|s| s.interface == "lan0")?;
+                let up = segment.peers.iter().filter(|peer| peer.liveness == "Up");
+                (segment.ready && up.count() == others).then_some(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the speakers have taken in all that was written so far: what
+    /// they do about a Service made now comes after it.
+    pub async fn speakers_follow(&self) -> Result<()> {
+        self.expose("follow").in_front_of("web").create().await?;
+        for address in self.addresses("follow").await? {
+            self.client().owner(address).await?;
+        }
+        self.delete_service("follow").await
+    }
+
+    /// Changes the scenario's `L2Advertisement`.
+    pub async fn advertise(&self, spec: Value) -> Result<()> {
+        self.patch_advertisement(&json!({"spec": spec})).await
+    }
+
+    /// Asks for addresses to go back to the nodes that should have them.
+    pub async fn rebalance(&self, value: &str) -> Result<()> {
+        let annotations = json!({ANNOTATION_REBALANCE: value});
+        self.patch_advertisement(&json!({"metadata": {"annotations": annotations}}))
+            .await
+    }
+
+    async fn patch_advertisement(&self, patch: &Value) -> Result<()> {
+        let advertisements: Api<L2Advertisement> = self.herald_api();
+        advertisements
+            .patch(
+                self.namespace(),
+                &PatchParams::default(),
+                &Patch::Merge(patch),
+            )
+            .await
+            .context("change the L2Advertisement")?;
+        Ok(())
+    }
+
+    /// The key that heartbeats are sealed with.
+    pub async fn heartbeat_key(&self) -> Result<ByteString> {
+        let secrets: Api<Secret> = self.herald_api();
+        let secret = secrets.get(SECRET_HEARTBEAT_KEYS).await?;
+        let key = secret
+            .data
+            .and_then(|mut data| data.remove(HEARTBEAT_KEY_PRIMARY));
+        key.context("the Secret has no primary key")
+    }
+
+    /// Sets entries of the Secret with the keys of heartbeats; one of `None` is
+    /// taken out.
+    pub async fn set_heartbeat_keys(&self, entries: &[(&str, Option<&ByteString>)]) -> Result<()> {
+        let data: Value = entries
+            .iter()
+            .map(|(name, key)| ((*name).to_owned(), json!(key)))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
+        let secrets: Api<Secret> = self.herald_api();
+        secrets
+            .patch(
+                SECRET_HEARTBEAT_KEYS,
+                &PatchParams::default(),
+                &Patch::Merge(&json!({"data": data})),
+            )
+            .await
+            .context("change the keys of heartbeats")?;
+        Ok(())
+    }
+}

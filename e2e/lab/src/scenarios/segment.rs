@@ -1,0 +1,302 @@
+//! What the speakers settle among themselves when the segment, a node or a
+//! speaker is not well.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use k8s_openapi::ByteString;
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::failover::{count, gap, loss, probe, served, served_as, stop, worst};
+use crate::capture::Capture;
+use crate::faults::{self, Direction};
+use crate::network::Network;
+use crate::scenario::Context;
+use crate::scenario::wait::PATIENCE;
+
+const LAN: Network = Network::Lan(0);
+
+/// Every address is with exactly one node, and with another than this one.
+async fn left(ctx: &Context, addresses: &[IpAddr], node: &str) -> Result<Vec<String>> {
+    let mut owners = Vec::new();
+    for &address in addresses {
+        owners.push(ctx.client().owned_by_other_than(address, node).await?);
+    }
+    Ok(owners)
+}
+
+/// Every address is with exactly one node, and still with the same.
+async fn stays(ctx: &Context, addresses: &[IpAddr], owners: &[String]) -> Result<()> {
+    for (&address, owner) in addresses.iter().zip(owners) {
+        let now = ctx.client().owner(address).await?;
+        ensure!(now == *owner, "{address} moved from {owner} to {now}");
+    }
+    Ok(())
+}
+
+/// The owner's frames are lost, then its cable is pulled.
+pub(super) async fn link_cut(ctx: &mut Context) -> Result<()> {
+    let (addresses, owner) = served(ctx).await?;
+    ctx.speakers_see_each_other().await?;
+    let probing = probe(ctx, &addresses).await?;
+    faults::cut(&owner, LAN, Direction::Both)?;
+    ctx.step(format!("nothing passes between {owner} and the LAN"));
+    let next = left(ctx, &addresses, &owner).await?;
+    gap(ctx, "cut", &stop(ctx, probing).await?)?;
+    faults::heal(&owner, LAN)?;
+    ctx.speakers_see_each_other().await?;
+    stays(ctx, &addresses, &next).await?;
+    ctx.step(format!("{owner} is back, and nothing moved"));
+
+    // A carrier that is lost is not waited for.
+    let owner = &next[0];
+    let probing = probe(ctx, &addresses[..1]).await?;
+    faults::plug(owner, LAN, false)?;
+    ctx.step(format!("the cable of {owner} is pulled"));
+    left(ctx, &addresses[..1], owner).await?;
+    gap(ctx, "unplugged", &stop(ctx, probing).await?)?;
+    faults::plug(owner, LAN, true)?;
+    ctx.speakers_see_each_other().await?;
+    for &address in &addresses {
+        ctx.client().owner(address).await?;
+    }
+    Ok(())
+}
+
+/// One way only: the owner is not heard, then it does not hear.
+pub(super) async fn one_way(ctx: &mut Context) -> Result<()> {
+    let (addresses, _) = served(ctx).await?;
+    for (what, direction) in [("unheard", Direction::Out), ("deaf", Direction::In)] {
+        ctx.speakers_see_each_other().await?;
+        let owner = ctx.client().owner(addresses[0]).await?;
+        let probing = probe(ctx, &addresses[..1]).await?;
+        faults::cut(&owner, LAN, direction)?;
+        ctx.step(format!("{owner} is {what}"));
+        left(ctx, &addresses[..1], &owner).await?;
+        gap(ctx, what, &stop(ctx, probing).await?)?;
+        faults::heal(&owner, LAN)?;
+    }
+    ctx.speakers_see_each_other().await?;
+    for &address in &addresses {
+        ctx.client().owner(address).await?;
+    }
+    Ok(())
+}
+
+/// A link goes off and on, and then the node that has the addresses dies.
+pub(super) async fn flap_then_crash(ctx: &mut Context) -> Result<()> {
+    let (addresses, flapping) = served(ctx).await?;
+    ctx.speakers_see_each_other().await?;
+    for _ in 0..3 {
+        faults::plug(&flapping, LAN, false)?;
+        sleep(Duration::from_millis(150)).await;
+        faults::plug(&flapping, LAN, true)?;
+        sleep(Duration::from_millis(350)).await;
+    }
+    ctx.step(format!("the link of {flapping} flapped"));
+    let owner = ctx.client().owner(addresses[0]).await?;
+    let probing = probe(ctx, &addresses[..1]).await?;
+    faults::crash_node(ctx.lab(), &owner)?;
+    ctx.step(format!("{owner} crashed"));
+    left(ctx, &addresses[..1], &owner).await?;
+    gap(ctx, "", &stop(ctx, probing).await?)
+}
+
+/// The owner's speaker is killed, and the next one's is stopped for a while.
+pub(super) async fn speaker_killed(ctx: &mut Context) -> Result<()> {
+    let (addresses, owner) = served(ctx).await?;
+    ctx.speakers_see_each_other().await?;
+    let probing = probe(ctx, &addresses).await?;
+    let speaker = ctx.speaker_on(&owner).await?;
+    ctx.signal(&speaker, "speaker", Signal::SIGKILL)?;
+    ctx.step(format!("SIGKILL to the speaker of {owner}"));
+    // One that is started again at once may well be back before the others know.
+    ctx.restarted(&speaker, "speaker").await?;
+    ctx.speakers_see_each_other().await?;
+    let mut owners = Vec::new();
+    for &address in &addresses {
+        owners.push(ctx.client().owner(address).await?);
+    }
+    gap(ctx, "killed", &stop(ctx, probing).await?)?;
+
+    let stopped = owners[0].clone();
+    let probing = probe(ctx, &addresses).await?;
+    let speaker = ctx.speaker_on(&stopped).await?;
+    ctx.signal(&speaker, "speaker", Signal::SIGSTOP)?;
+    ctx.step(format!("SIGSTOP to the speaker of {stopped}"));
+    let next = left(ctx, &addresses, &stopped).await?;
+    ctx.signal(&speaker, "speaker", Signal::SIGCONT)?;
+    ctx.step("it runs again, and must see that others have what it had");
+    ctx.speakers_see_each_other().await?;
+    stays(ctx, &addresses, &next).await?;
+    gap(ctx, "stopped", &stop(ctx, probing).await?)
+}
+
+/// The owner is cut off from the cluster, and is well on the LAN.
+pub(super) async fn management_cut(ctx: &mut Context) -> Result<()> {
+    let (addresses, owner) = served(ctx).await?;
+    ctx.speakers_see_each_other().await?;
+    faults::cut(&owner, Network::Management, Direction::Both)?;
+    ctx.step(format!(
+        "{owner} is cut off from the API and the other pods"
+    ));
+    // When Kubernetes calls it NotReady, it gives its addresses to others.
+    left(ctx, &addresses, &owner).await?;
+    for &address in &addresses {
+        ctx.client().curl(address).await?;
+    }
+    ctx.step("others have its addresses, and traffic gets through");
+    faults::heal(&owner, Network::Management)?;
+    ctx.lab().nodes_ready(PATIENCE).await?;
+    for &address in &addresses {
+        ctx.client().owner(address).await?;
+    }
+    Ok(())
+}
+
+/// The LAN in two parts, with a client in each, and whole again.
+async fn split(ctx: &mut Context, policy: &str) -> Result<()> {
+    let (addresses, owner) = served_as(ctx, json!({"policy": policy})).await?;
+    ctx.speakers_see_each_other().await?;
+    let address = addresses[0];
+    // The part with one node, which had it, and the first client.
+    faults::split(&[&owner, "c1"], LAN)?;
+    ctx.step(format!("{owner} and c1 hear nobody else on the LAN"));
+    let others = ctx.client_named("c2");
+    let next = others.owned_by_other_than(address, &owner).await?;
+    ctx.step(format!("{next} answers in the part with most nodes"));
+    if policy == "strict" {
+        ctx.client().nobody_owns(address).await?;
+        ctx.step(format!("{owner} is silent in its part"));
+    } else {
+        ctx.client().owned_by(address, &owner).await?;
+        ctx.step(format!("{owner} answers in its part"));
+    }
+    faults::split(&[], LAN)?;
+    ctx.speakers_see_each_other().await?;
+    for client in [ctx.client(), others] {
+        client.owned_by(address, &next).await?;
+    }
+    ctx.step("whole again, and one answers");
+    Ok(())
+}
+
+/// Under `available`.
+pub(super) async fn split_available(ctx: &mut Context) -> Result<()> {
+    split(ctx, "available").await
+}
+
+/// Under `strict`.
+pub(super) async fn split_strict(ctx: &mut Context) -> Result<()> {
+    split(ctx, "strict").await
+}
+
+/// Without the API server the owner dies; when it is back, nothing moves.
+pub(super) async fn api_away_crash(ctx: &mut Context) -> Result<()> {
+    let (addresses, owner) = served(ctx).await?;
+    ctx.speakers_see_each_other().await?;
+    let probing = probe(ctx, &addresses).await?;
+    faults::stop_api_server()?;
+    faults::crash_node(ctx.lab(), &owner)?;
+    ctx.step(format!("the API server is stopped, and {owner} crashed"));
+    let next = left(ctx, &addresses, &owner).await?;
+    gap(ctx, "", &stop(ctx, probing).await?)?;
+    ctx.lab().start_api_server().await?;
+    ctx.forgive_denials()?;
+    faults::boot_node(ctx.lab(), &owner)?;
+    ctx.lab().nodes_ready(PATIENCE).await?;
+    ctx.speakers_see_each_other().await?;
+    stays(ctx, &addresses, &next).await?;
+    ctx.step("the API server and the node are back, and nothing moved");
+    Ok(())
+}
+
+/// With the fast profile.
+pub(super) async fn fast_crash(ctx: &mut Context) -> Result<()> {
+    let (addresses, owner) = served_as(ctx, json!({"profile": "fast"})).await?;
+    ctx.speakers_see_each_other().await?;
+    let probing = probe(ctx, &addresses).await?;
+    faults::crash_node(ctx.lab(), &owner)?;
+    ctx.step(format!("{owner} crashed"));
+    left(ctx, &addresses, &owner).await?;
+    gap(ctx, "", &stop(ctx, probing).await?)
+}
+
+/// Heartbeats to each peer, where multicast does not get through.
+pub(super) async fn unicast(ctx: &mut Context) -> Result<()> {
+    ctx.speaker_flags(&["--heartbeats=unicast"]).await?;
+    let (addresses, owner) = served(ctx).await?;
+    ctx.speakers_see_each_other().await?;
+    let file = ctx.directory().join("heartbeats.pcap");
+    let capture = Capture::start(None, &LAN.bridge(), "udp port 7474 and multicast", &file).await?;
+    let probing = probe(ctx, &addresses).await?;
+    faults::crash_node(ctx.lab(), &owner)?;
+    ctx.step(format!("{owner} crashed"));
+    left(ctx, &addresses, &owner).await?;
+    gap(ctx, "", &stop(ctx, probing).await?)?;
+    let frames = capture.stop().await?;
+    ensure!(
+        frames.is_empty(),
+        "{} heartbeats by multicast",
+        frames.len()
+    );
+    Ok(())
+}
+
+/// Addresses go back when somebody asks for it, and not before.
+pub(super) async fn rebalance(ctx: &mut Context) -> Result<()> {
+    let (addresses, owner) = served(ctx).await?;
+    ctx.speakers_see_each_other().await?;
+    let probing = probe(ctx, &addresses).await?;
+    let speaker = ctx.speaker_on(&owner).await?;
+    ctx.signal(&speaker, "speaker", Signal::SIGTERM)?;
+    let next = left(ctx, &addresses, &owner).await?;
+    ctx.restarted(&speaker, "speaker").await?;
+    ctx.speakers_see_each_other().await?;
+    stays(ctx, &addresses, &next).await?;
+    ctx.step(format!("{owner} is back, and nothing moved"));
+    ctx.rebalance("once").await?;
+    for &address in &addresses {
+        ctx.client().owned_by(address, &owner).await?;
+    }
+    ctx.step(format!("asked for, {owner} has them again"));
+    loss(ctx, "rebalance", &stop(ctx, probing).await?)
+}
+
+/// New keys for the heartbeats, step by step.
+pub(super) async fn rotate_keys(ctx: &mut Context) -> Result<()> {
+    let (addresses, _) = served(ctx).await?;
+    ctx.speakers_see_each_other().await?;
+    let mut owners = Vec::new();
+    for &address in &addresses {
+        owners.push(ctx.client().owner(address).await?);
+    }
+    let probing = probe(ctx, &addresses).await?;
+    let old = ctx.heartbeat_key().await?;
+    let new = ByteString(vec![7; 32]);
+    let steps: [&[(&str, Option<&ByteString>)]; 3] = [
+        &[("next", Some(&new))],
+        &[
+            ("primary", Some(&new)),
+            ("next", None),
+            ("previous", Some(&old)),
+        ],
+        &[("previous", None)],
+    ];
+    for step in steps {
+        ctx.set_heartbeat_keys(step).await?;
+        // A speaker that does not follow would be dead to the others by now.
+        sleep(Duration::from_secs(2)).await;
+        stays(ctx, &addresses, &owners).await?;
+        ctx.step("a step further, and nothing moved");
+    }
+    ctx.speakers_see_each_other().await?;
+    let reports = stop(ctx, probing).await?;
+    let (lost, _) = worst(&reports);
+    ctx.measured("lost", count(lost), "probes");
+    ensure!(lost == 0, "{lost} probes lost");
+    Ok(())
+}
