@@ -7,5 +7,5 @@ mod packet;
 
 pub use filter::Traffic;
 pub use groups::Groups;
-pub use links::{Interface, LinkError, Links};
-pub use packet::{PacketError, PacketSocket};
+pub use links::{Interface, LinkError, Links, News};
+pub use packet::{Inbox, PacketError, PacketSocket};

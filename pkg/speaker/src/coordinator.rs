@@ -3,24 +3,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use herald_core::ServiceKey;
-use herald_l2::Event;
-use herald_net::{Interface, LinkError, Links};
+use herald_l2::{CheckEvent, Event, Source, Verdict};
+use herald_net::{Interface, LinkError, Links, News as LinkNews};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::duties::{Duties, Duty, Role};
 use crate::events::Note;
 use crate::metrics::{Metrics, ServiceLabel};
-use crate::port::{Plan, Port};
-use crate::{Config, SpeakerError, chain, traps};
+use crate::port::{Plan, Port, PortEvent};
+use crate::traps::{Subject, Traps};
+use crate::{Config, SpeakerError, chain};
 
 /// How long a VIP is answered for after another node became its owner, if that
 /// one is not heard. Packets that still come are forwarded all the same.
 const YIELD: Duration = Duration::from_secs(2);
+
+/// How long an address counts as new to everybody, so that a port that is busy
+/// sees it as such.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Settings of the kernel tell nobody when they change.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// The kernel cuts a list short when something changes meanwhile.
 const LIST_TRIES: u32 = 5;
@@ -65,6 +74,8 @@ fn join(parts: impl IntoIterator<Item = impl ToString>, between: &str) -> String
 /// An interface in use.
 struct Running {
     interface: Interface,
+    /// Counts its links: another number, and everything is announced anew.
+    link: u64,
     plan: watch::Sender<Plan>,
     task: JoinHandle<()>,
 }
@@ -85,8 +96,18 @@ pub(crate) struct Coordinator {
     ports: BTreeMap<u32, Running>,
     own: Arc<BTreeSet<[u8; 6]>>,
     announced: BTreeMap<IpAddr, Announced>,
-    events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
-    ipvs_told: bool,
+    events: (
+        mpsc::UnboundedSender<PortEvent>,
+        mpsc::UnboundedReceiver<PortEvent>,
+    ),
+    traps: Traps,
+    /// How often the duties were published. From the second time on, an address
+    /// that is new in them had no owner before.
+    published: u64,
+    /// The duties of the last time.
+    before: Arc<Duties>,
+    /// Addresses that no node had before, and since when.
+    fresh: BTreeMap<IpAddr, Instant>,
 }
 
 impl Coordinator {
@@ -108,28 +129,39 @@ impl Coordinator {
             own: Arc::default(),
             announced: BTreeMap::new(),
             events: mpsc::unbounded_channel(),
-            ipvs_told: false,
+            traps: Traps::default(),
+            published: 0,
+            before: Arc::default(),
+            fresh: BTreeMap::new(),
         })
     }
 
     /// Runs until it is stopped, and then until every VIP is handed over.
     pub(crate) async fn run(mut self) -> Result<(), SpeakerError> {
-        self.follow_links().await?;
+        self.follow_links(&LinkNews::default()).await?;
+        let mut look = tokio::time::interval(LOOK_AGAIN);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.stop.is_cancelled() {
             self.settle();
+            self.look_for_traps();
             tokio::select! {
                 changed = self.duties.changed() => {
                     if changed.is_err() {
                         return Ok(());
                     }
+                    self.published += 1;
                 }
                 changed = self.links.changed() => {
-                    if changed.is_err() {
+                    let news = if let Ok(news) = changed {
+                        news
+                    } else {
                         // The socket's queue ran over or worse: begin anew.
                         self.links = Links::subscribe()?;
-                    }
-                    self.follow_links().await?;
+                        LinkNews::default()
+                    };
+                    self.follow_links(&news).await?;
                 }
+                _ = look.tick() => self.traps.refresh(),
                 Some(event) = self.events.1.recv() => self.heard(event),
                 () = self.stop.cancelled() => {}
             }
@@ -170,15 +202,8 @@ impl Coordinator {
     }
 
     /// Makes the ports those of the interfaces that can announce.
-    async fn follow_links(&mut self) -> Result<(), SpeakerError> {
+    async fn follow_links(&mut self, news: &LinkNews) -> Result<(), SpeakerError> {
         let interfaces = self.list().await?;
-        if !self.ipvs_told && traps::ipvs_answers_arp(&interfaces) {
-            self.ipvs_told = true;
-            tracing::error!(
-                "kube-proxy in ipvs mode makes every node's kernel answer ARP for every VIP, so \
-                 clients reach random nodes; set strictARP: true in kube-proxy's configuration"
-            );
-        }
         self.own = Arc::new(
             interfaces
                 .values()
@@ -187,10 +212,13 @@ impl Coordinator {
         );
         let excluded = &self.config.exclude_interfaces;
         let usable: BTreeMap<u32, Interface> = interfaces
-            .into_iter()
+            .iter()
             .filter(|(_, interface)| interface.can_announce())
             .filter(|(_, interface)| !excluded.iter().any(|name| name.is_match(&interface.name)))
+            .map(|(index, interface)| (*index, interface.clone()))
             .collect();
+        self.traps
+            .read(interfaces.values(), &usable.keys().copied().collect());
         self.ports.retain(|index, port| {
             let stays = usable.contains_key(index) && !port.task.is_finished();
             if !stays {
@@ -204,6 +232,8 @@ impl Coordinator {
         for (index, interface) in usable {
             let Some(mac) = interface.mac else { continue };
             if let Some(port) = self.ports.get_mut(&index) {
+                let flapped = port.interface.carrier_changes != interface.carrier_changes;
+                port.link += u64::from(flapped || news.notify_peers.contains(&index));
                 port.interface = interface;
                 continue;
             }
@@ -216,9 +246,11 @@ impl Coordinator {
             match Port::open(
                 &interface.name,
                 index,
+                self.config.announcing,
+                self.config.check,
                 receiver,
                 events,
-                self.metrics.clone(),
+                &self.metrics,
             ) {
                 Ok(port) => {
                     tracing::info!(interface = interface.name, "interface in use");
@@ -227,6 +259,7 @@ impl Coordinator {
                         index,
                         Running {
                             interface,
+                            link: 0,
                             plan: sender,
                             task,
                         },
@@ -260,6 +293,7 @@ impl Coordinator {
     fn settle(&mut self) {
         let duties = self.duties.borrow_and_update().clone();
         let draining = self.stop.is_cancelled();
+        let fresh = self.fresh(&duties);
         let mut holds: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
         let mut yielding = BTreeSet::new();
         let mut announced = BTreeMap::new();
@@ -307,6 +341,15 @@ impl Coordinator {
         for (index, port) in &self.ports {
             let plan = Plan {
                 mac: port.interface.mac.unwrap_or_default(),
+                link: port.link,
+                source: source(&port.interface),
+                fresh: fresh.clone(),
+                check: if draining {
+                    Arc::default()
+                } else {
+                    checked(&duties, *index, &self.ports)
+                },
+                peers: Arc::default(),
                 hold: holds.remove(index).unwrap_or_default(),
                 yielding: yielding.clone(),
                 grace: if draining {
@@ -325,6 +368,38 @@ impl Coordinator {
         }
         self.announced = announced;
         self.count();
+    }
+
+    /// The addresses that no node had before. What is there when the speaker
+    /// starts has been used, for all it knows.
+    fn fresh(&mut self, duties: &Arc<Duties>) -> Arc<BTreeSet<IpAddr>> {
+        let now = Instant::now();
+        self.fresh.retain(|_, since| *since + FRESH > now);
+        if self.published > 1 && !Arc::ptr_eq(duties, &self.before) {
+            let new = duties
+                .iter()
+                .filter(|(_, duty)| matches!(duty.role, Role::Own { .. }))
+                .filter(|(address, _)| !self.before.contains_key(address));
+            self.fresh.extend(new.map(|(address, _)| (*address, now)));
+        }
+        self.before = duties.clone();
+        Arc::new(self.fresh.keys().copied().collect())
+    }
+
+    /// Tells of settings that stand in the way of an address.
+    fn look_for_traps(&mut self) {
+        let (duties, ports) = (self.before.clone(), &self.ports);
+        let subjects = duties.iter().map(|(address, duty)| Subject {
+            address: *address,
+            service: &duty.service,
+            uid: &duty.uid,
+            ports: choose(ports, &duty.interfaces, address),
+            own: matches!(duty.role, Role::Own { .. }),
+        });
+        let notes = self.traps.look(&self.config.node, subjects, &self.metrics);
+        for note in notes {
+            self.send(note);
+        }
     }
 
     /// Whether this address was not announced before, or not been able to be.
@@ -367,7 +442,17 @@ impl Coordinator {
     }
 
     /// What a port has to say.
-    fn heard(&self, event: Event) {
+    fn heard(&self, event: PortEvent) {
+        match event {
+            PortEvent::Announcing(event) => self.heard_announcing(event),
+            PortEvent::Checked(CheckEvent::Verdict { address, verdict }) => {
+                self.heard_verdict(address, verdict);
+            }
+            PortEvent::Checked(CheckEvent::Answer { .. }) => {}
+        }
+    }
+
+    fn heard_announcing(&self, event: Event) {
         match event {
             Event::Succeeded { address, mac } => {
                 tracing::info!(%address, %mac, "handed over");
@@ -375,20 +460,63 @@ impl Coordinator {
             Event::Unclaimed { address } => {
                 tracing::warn!(%address, "given up, but its new owner was not heard here");
             }
-            Event::Conflict { address, mac } => {
-                let Some(announced) = self.announced.get(&address) else {
-                    return;
-                };
-                let service = &announced.service;
-                tracing::error!(%service, %address, %mac, "another host claims the address");
-                let text = format!(
+            Event::Contested { address, mac } => {
+                tracing::warn!(%address, %mac, "another speaker announces the address too");
+            }
+            Event::Conflict { address, mac } => self.warn(
+                address,
+                "AddressConflict",
+                format!(
                     "a host with hardware address {mac} also claims {address}, which node {} announces; \
                      find it and take the address off it, or take the address out of the pool",
                     self.config.node
-                );
-                self.tell(service, &announced.uid, true, "AddressConflict", text);
+                ),
+            ),
+            Event::InUse { address, mac } => self.warn(
+                address,
+                "AddressConflict",
+                format!(
+                    "{address} is not announced: a host with hardware address {mac} has it already; \
+                     find it and take the address off it, or take the address out of the pool"
+                ),
+            ),
+            Event::ConflictEnded { address } => {
+                tracing::info!(%address, "no other host claims the address any more");
             }
         }
+    }
+
+    /// How an address is answered for that another node should have.
+    fn heard_verdict(&self, address: IpAddr, verdict: Verdict) {
+        let node = &self.config.node;
+        match verdict {
+            Verdict::Answered(mac) => tracing::debug!(%address, %mac, "answered for"),
+            Verdict::Silent => self.warn(
+                address,
+                "AddressUnanswered",
+                format!(
+                    "nobody answers for {address} when node {node} asks, though another node should; \
+                     see whether that node's speaker is well and what the switch filters"
+                ),
+            ),
+            Verdict::Several(one, other) => self.warn(
+                address,
+                "AddressConflict",
+                format!(
+                    "hosts with hardware addresses {one} and {other} both answer for {address} when \
+                     node {node} asks; only one node should"
+                ),
+            ),
+        }
+    }
+
+    /// Warns the owner of the Service that has an address.
+    fn warn(&self, address: IpAddr, reason: &'static str, text: String) {
+        let Some(duty) = self.before.get(&address) else {
+            return;
+        };
+        tracing::error!(service = %duty.service, %address, "{text}");
+        self.tell(&duty.service, &duty.uid, true, reason, text);
     }
 
     fn tell(
@@ -400,16 +528,19 @@ impl Coordinator {
         text: String,
     ) {
         let (service, uid) = (service.clone(), uid.to_owned());
-        let note = Note {
+        self.send(Note {
             service,
             uid,
             warning,
             reason,
             text,
-        };
+        });
+    }
+
+    fn send(&self, note: Note) {
         if let Err(error) = self.notes.try_send(note) {
             let note = error.into_inner();
-            tracing::debug!(service = %note.service, reason, "too many events at once");
+            tracing::debug!(service = %note.service, reason = note.reason, "too many events at once");
         }
     }
 
@@ -431,6 +562,27 @@ impl Coordinator {
             self.metrics.announced.get_or_create(&label).set(count);
         }
     }
+}
+
+/// The addresses of other nodes that this interface would carry.
+fn checked(duties: &Duties, index: u32, ports: &BTreeMap<u32, Running>) -> Arc<BTreeSet<IpAddr>> {
+    let others = duties.iter().filter(|(_, duty)| duty.role == Role::Yield);
+    let here =
+        others.filter(|(address, duty)| choose(ports, &duty.interfaces, address).contains(&index));
+    Arc::new(here.map(|(address, _)| *address).collect())
+}
+
+/// The addresses that questions on an interface come from.
+fn source(interface: &Interface) -> Source {
+    let mut source = Source::default();
+    for (address, _) in &interface.addresses {
+        match address {
+            IpAddr::V4(address) if source.v4.is_unspecified() => source.v4 = *address,
+            IpAddr::V6(address) if address.is_unicast_link_local() => source.v6 = *address,
+            _ => {}
+        }
+    }
+    source
 }
 
 /// The interfaces for an address: those that are named, or else those that have
@@ -479,6 +631,7 @@ mod tests {
             no_arp: false,
             loopback: false,
             enslaved: false,
+            carrier_changes: 0,
             addresses: subnets
                 .iter()
                 .map(|(ip, len)| (ip.parse().unwrap(), *len))

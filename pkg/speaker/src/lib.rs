@@ -27,6 +27,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use herald_l2::{Profile, Rate};
 use herald_telemetry::{Health, Registry};
 use kube::Client;
 use regex::Regex;
@@ -54,6 +55,10 @@ pub struct Config {
     /// How long VIPs are still answered for after the order to stop, while no
     /// successor is heard.
     pub drain_timeout: Duration,
+    /// How fast and how often addresses are announced.
+    pub announcing: Profile,
+    /// Whether to check that what other nodes own is answered for.
+    pub check: bool,
 }
 
 /// Why a speaker stopped.
@@ -128,7 +133,8 @@ async fn decide(
         if !changed || !index.is_complete() {
             continue;
         }
-        if !std::mem::replace(&mut complete, true) {
+        let first = !std::mem::replace(&mut complete, true);
+        if first {
             tracing::info!(node, "in step with the API");
             health.set_ready(!stop.is_cancelled());
         }
@@ -138,7 +144,8 @@ async fn decide(
             if changed {
                 *before = Arc::new(now);
             }
-            changed
+            // That there is nothing is news the first time.
+            changed || first
         });
     }
 }

@@ -1,4 +1,4 @@
-//! One interface: its sockets, its groups and its announcer.
+//! One interface: its sockets, its groups, its announcer and its checker.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -7,54 +7,82 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use herald_l2::{Announcer, Counters, Event, Mac, solicited_node};
-use herald_net::{Groups, PacketError, PacketSocket, Traffic};
+use herald_l2::{
+    Announcer, CheckEvent, Checker, Event, Frame, Mac, Profile, Source, solicited_node,
+};
+use herald_net::{Groups, Inbox, PacketError, PacketSocket, Traffic};
 use tokio::sync::{mpsc, watch};
 
-use crate::metrics::{InterfaceLabel, Metrics};
+use crate::metrics::{Metrics, PortMetrics};
 
 const ETH_P_IPV6: u16 = 0x86dd;
 
-/// Longer than any ARP packet or neighbour message that is well formed.
-const FRAME: usize = 1514;
-
-/// Frames taken in before the answers go out and timers are looked at.
-const BATCH: usize = 32;
-
 /// After an error of a socket, which comes with the link going down.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// A group that could not be joined is tried again after this: the interface
+/// may just have got IPv6.
+const JOIN_AGAIN: Duration = Duration::from_secs(1);
 
 /// What an interface is to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// The interface's hardware address.
     pub(crate) mac: [u8; 6],
+    /// Another number than before: the link was away or is another one, so that
+    /// everything is announced anew.
+    pub(crate) link: u64,
+    /// From which addresses to ask.
+    pub(crate) source: Source,
     /// Addresses to hold.
     pub(crate) hold: BTreeSet<IpAddr>,
+    /// Of these the ones that no node had before: another host is asked for
+    /// first.
+    pub(crate) fresh: Arc<BTreeSet<IpAddr>>,
     /// Addresses that another node is to have. What is in neither set is
     /// withdrawn at once.
     pub(crate) yielding: Arc<BTreeSet<IpAddr>>,
     /// How long to answer for these while the other node is not heard.
     pub(crate) grace: Duration,
+    /// Addresses of which to check that somebody answers for them.
+    pub(crate) check: Arc<BTreeSet<IpAddr>>,
     /// Hardware addresses of this node; their frames are not another's word.
     pub(crate) own: Arc<BTreeSet<[u8; 6]>>,
+    /// Hardware addresses of other speakers on the segment, as far as they are
+    /// known; their claims are no conflict.
+    pub(crate) peers: Arc<BTreeSet<[u8; 6]>>,
     /// Whether to end when nothing is answered for any more.
     pub(crate) ending: bool,
+}
+
+/// What a port has to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PortEvent {
+    /// About an address of ours.
+    Announcing(Event),
+    /// About another's.
+    Checked(CheckEvent),
 }
 
 /// An interface that is announced on.
 pub(crate) struct Port {
     name: String,
-    mac: [u8; 6],
     arp: PacketSocket,
     neighbors: PacketSocket,
     groups: Option<Groups>,
     joined: BTreeSet<Ipv6Addr>,
+    /// When to try again to join what could not be.
+    join_again: Option<Instant>,
     announcer: Announcer,
+    /// None where nothing is to be checked.
+    checker: Option<Checker>,
     plan: watch::Receiver<Plan>,
-    events: mpsc::UnboundedSender<Event>,
-    metrics: Arc<Metrics>,
-    counted: Counters,
+    /// The last plan that was followed.
+    followed: Plan,
+    events: mpsc::UnboundedSender<PortEvent>,
+    metrics: PortMetrics,
+    /// Frames to send, for each socket.
+    outbox: [Vec<Frame>; 2],
 }
 
 impl Port {
@@ -62,47 +90,56 @@ impl Port {
     pub(crate) fn open(
         name: &str,
         index: u32,
+        profile: Profile,
+        checks: bool,
         plan: watch::Receiver<Plan>,
-        events: mpsc::UnboundedSender<Event>,
-        metrics: Arc<Metrics>,
+        events: mpsc::UnboundedSender<PortEvent>,
+        metrics: &Metrics,
     ) -> Result<Self, PacketError> {
-        let mac = plan.borrow().mac;
+        let mac = Mac(plan.borrow().mac);
         let groups = Groups::new(index)
             .inspect_err(|error| tracing::info!(%error, "IPv6 addresses are not announced"))
             .ok();
+        let followed = Plan {
+            mac: mac.0,
+            link: plan.borrow().link,
+            ..Plan::default()
+        };
         Ok(Self {
             name: name.to_owned(),
-            mac,
             arp: PacketSocket::open(index, Traffic::Arp)?,
             neighbors: PacketSocket::open(index, Traffic::NeighborDiscovery)?,
             groups,
             joined: BTreeSet::new(),
-            announcer: Announcer::new(Mac(mac), Instant::now()),
+            join_again: None,
+            announcer: Announcer::new(mac, profile, Instant::now()),
+            checker: checks.then(|| Checker::new(mac, profile.questions)),
             plan,
+            followed,
             events,
-            metrics,
-            counted: Counters::default(),
+            metrics: metrics.port(name),
+            outbox: [Vec::new(), Vec::new()],
         })
     }
 
     /// Follows the plan until its sender is gone, or until an ending plan is
     /// fulfilled.
     pub(crate) async fn run(mut self) {
-        let (mut one, mut two) = ([0; FRAME], [0; FRAME]);
+        let (mut arp, mut neighbors) = (Inbox::new(), Inbox::new());
         self.plan.mark_changed();
         loop {
             self.flush().await;
-            if self.plan.borrow().ending && self.announcer.addresses().next().is_none() {
+            if self.followed.ending && self.announcer.addresses().next().is_none() {
                 return;
             }
-            let due = self.announcer.poll_timeout();
+            let due = self.due();
             let timer = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
                     None => pending().await,
                 }
             };
-            let received = tokio::select! {
+            let (result, inbox) = tokio::select! {
                 changed = self.plan.changed() => {
                     if changed.is_err() {
                         return;
@@ -111,26 +148,14 @@ impl Port {
                     continue;
                 }
                 () = timer => {
-                    self.announcer.handle_timeout(Instant::now());
+                    self.handle_timeout(Instant::now());
                     continue;
                 }
-                length = self.arp.receive(&mut one) => length.map(|length| (&self.arp, &mut one, length)),
-                length = self.neighbors.receive(&mut two) => {
-                    length.map(|length| (&self.neighbors, &mut two, length))
-                }
+                result = self.arp.receive(&mut arp) => (result, &arp),
+                result = self.neighbors.receive(&mut neighbors) => (result, &neighbors),
             };
-            match received {
-                Ok((socket, buffer, first)) => {
-                    let own = self.plan.borrow().own.clone();
-                    let now = Instant::now();
-                    handle(&mut self.announcer, &own, &buffer[..first], now);
-                    for _ in 1..BATCH {
-                        let Ok(length) = socket.try_receive(buffer) else {
-                            break;
-                        };
-                        handle(&mut self.announcer, &own, &buffer[..length], now);
-                    }
-                }
+            match result {
+                Ok(()) => self.handle(inbox, Instant::now()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     // The coordinator hears of it too and ends this port if the
@@ -142,14 +167,50 @@ impl Port {
         }
     }
 
-    /// Brings the announcer in line with the plan.
+    /// Takes frames in, unless another interface of this node on the same
+    /// segment sent them.
+    fn handle(&mut self, inbox: &Inbox, now: Instant) {
+        for frame in inbox.frames() {
+            let source = frame
+                .get(6..12)
+                .and_then(|source| <[u8; 6]>::try_from(source).ok());
+            if source.is_none_or(|source| self.followed.own.contains(&source)) {
+                continue;
+            }
+            self.announcer.handle_frame(frame, now);
+            if let Some(checker) = &mut self.checker {
+                checker.handle_frame(frame, now);
+            }
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let checker = self.checker.as_ref().and_then(Checker::poll_timeout);
+        [self.announcer.poll_timeout(), checker, self.join_again]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.announcer.handle_timeout(now);
+        if let Some(checker) = &mut self.checker {
+            checker.handle_timeout(now);
+        }
+        if self.join_again.is_some_and(|at| at <= now) {
+            self.follow_groups(std::iter::empty());
+        }
+    }
+
+    /// Brings announcer and checker in line with the plan.
     fn follow(&mut self) {
         let plan = self.plan.borrow_and_update().clone();
         let now = Instant::now();
-        if self.mac != plan.mac {
-            self.mac = plan.mac;
+        if (self.followed.mac, self.followed.link) != (plan.mac, plan.link) {
             self.announcer.reannounce(Mac(plan.mac), now);
         }
+        let peers = plan.peers.iter().copied().map(Mac).collect();
+        self.announcer.set_peers(peers);
         for address in self.announcer.addresses().collect::<Vec<_>>() {
             if plan.hold.contains(&address) {
                 continue;
@@ -163,9 +224,19 @@ impl Port {
         // Before the announcement, so that a switch that snoops lets the
         // questions through.
         self.follow_groups(plan.hold.iter().copied());
-        for address in plan.hold {
-            self.announcer.announce(address, now);
+        for address in &plan.hold {
+            if plan.fresh.contains(address) {
+                self.announcer.acquire(*address, now);
+            } else {
+                self.announcer.announce(*address, now);
+            }
         }
+        if let Some(checker) = &mut self.checker {
+            checker.set_source(Mac(plan.mac), plan.source);
+            checker.set_targets(&plan.check, now);
+            self.metrics.checked(checker.faults());
+        }
+        self.followed = plan;
     }
 
     /// Joins the solicited-node groups of what is answered for and of `more`,
@@ -183,79 +254,73 @@ impl Port {
                 IpAddr::V4(_) => None,
             })
             .collect();
-        for group in self.joined.difference(&wanted) {
-            groups.leave(*group);
-        }
-        for group in wanted.difference(&self.joined) {
-            if let Err(error) = groups.join(*group) {
-                tracing::warn!(interface = self.name, %group, %error,
-                    "cannot join a solicited-node group; switches that snoop may not pass questions on");
+        self.joined.retain(|group| {
+            let stays = wanted.contains(group);
+            if !stays {
+                groups.leave(*group);
+            }
+            stays
+        });
+        let told = self.join_again.take().is_some();
+        for group in wanted {
+            if self.joined.contains(&group) {
+                continue;
+            }
+            match groups.join(group) {
+                Ok(()) => {
+                    self.joined.insert(group);
+                }
+                Err(error) => {
+                    if !told && self.join_again.is_none() {
+                        tracing::warn!(interface = self.name, %group, %error,
+                            "cannot join a solicited-node group; trying again. Switches that snoop \
+                             may not pass questions on meanwhile");
+                    }
+                    self.join_again = Some(Instant::now() + JOIN_AGAIN);
+                }
             }
         }
-        self.joined = wanted;
     }
 
-    /// Sends what the announcer has to say, to the segment and to the
-    /// coordinator.
+    /// Sends what there is to say, to the segment and to the coordinator.
     async fn flush(&mut self) {
-        while let Some(frame) = self.announcer.poll_transmit() {
+        let announcer = std::iter::from_fn(|| self.announcer.poll_transmit());
+        let checker = std::iter::from_fn(|| self.checker.as_mut()?.poll_transmit());
+        for frame in announcer.chain(checker) {
             let ipv6 = frame.get(12..14) == Some(&ETH_P_IPV6.to_be_bytes());
-            let socket = if ipv6 { &self.neighbors } else { &self.arp };
-            if let Err(error) = socket.send(&frame).await {
+            self.outbox[usize::from(ipv6)].push(frame);
+        }
+        for (socket, frames) in [&self.arp, &self.neighbors]
+            .into_iter()
+            .zip(&mut self.outbox)
+        {
+            if !frames.is_empty()
+                && let Err(error) = socket.send(frames).await
+            {
                 tracing::debug!(interface = self.name, %error, "sending");
             }
+            frames.clear();
         }
+        // Only at the very end is nobody there to hear.
         let mut given_up = false;
         while let Some(event) = self.announcer.poll_event() {
-            given_up |= !matches!(event, Event::Conflict { .. });
-            // Only at the very end is nobody there to hear it.
-            let _ = self.events.send(event);
+            given_up |= matches!(event, Event::Succeeded { .. } | Event::Unclaimed { .. });
+            let _ = self.events.send(PortEvent::Announcing(event));
         }
         if given_up {
             self.follow_groups(std::iter::empty());
         }
-        self.count();
-    }
-
-    fn count(&mut self) {
-        let now = self.announcer.counters();
-        let before = std::mem::replace(&mut self.counted, now);
-        if now == before {
-            return;
+        if let Some(checker) = &mut self.checker {
+            let mut told = false;
+            while let Some(event) = checker.poll_event() {
+                told = true;
+                let _ = self.events.send(PortEvent::Checked(event));
+            }
+            if told {
+                self.metrics.checked(checker.faults());
+            }
         }
-        let label = InterfaceLabel {
-            interface: self.name.clone(),
-        };
-        for (family, now, before) in [
-            (
-                &self.metrics.requests,
-                now.requests_received,
-                before.requests_received,
-            ),
-            (
-                &self.metrics.responses,
-                now.responses_sent,
-                before.responses_sent,
-            ),
-            (
-                &self.metrics.gratuitous,
-                now.gratuitous_sent,
-                before.gratuitous_sent,
-            ),
-            (&self.metrics.claims, now.claims_heard, before.claims_heard),
-        ] {
-            family.get_or_create(&label).inc_by(now - before);
-        }
-    }
-}
-
-/// Gives a frame to the announcer, unless another interface of this node on
-/// the same segment sent it.
-fn handle(announcer: &mut Announcer, own: &BTreeSet<[u8; 6]>, frame: &[u8], now: Instant) {
-    let source = frame
-        .get(6..12)
-        .and_then(|source| <[u8; 6]>::try_from(source).ok());
-    if source.is_some_and(|source| !own.contains(&source)) {
-        announcer.handle_frame(frame, now);
+        self.metrics
+            .count(self.announcer.counters(), self.announcer.conflicts());
     }
 }

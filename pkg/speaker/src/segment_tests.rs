@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herald_core::ServiceKey;
+use herald_l2::Profile;
 use herald_telemetry::Registry;
 use regex::Regex;
 use tokio::sync::{mpsc, watch};
@@ -152,6 +153,8 @@ impl Speaker {
             handle_unclassed: true,
             exclude_interfaces: vec![Regex::new("^lo$").unwrap()],
             drain_timeout: LIMIT,
+            announcing: Profile::DEFAULT,
+            check: true,
         };
         let (sender, duties) = watch::channel(Arc::new(duties(Role::Own { successor: true })));
         let (notes, receiver) = mpsc::channel(16);
