@@ -17,6 +17,8 @@ mod duties;
 mod events;
 mod index;
 mod metrics;
+#[cfg(test)]
+mod neighbor_tests;
 mod port;
 #[cfg(test)]
 mod segment_tests;

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herald_core::ServiceKey;
-use herald_l2::Profile;
+use herald_l2::{ArpPacket, Mac, Profile};
+use herald_net::{Inbox, Links, PacketSocket, Traffic};
 use herald_telemetry::Registry;
 use regex::Regex;
 use tokio::sync::{mpsc, watch};
@@ -55,9 +56,14 @@ const SEGMENT: &str = "
     ip -n other addr add 10.20.0.2/16 dev lan0
 ";
 
-/// Whether we are in a namespace made for the test `name`; if not, makes one
-/// and runs the test there.
+/// Whether we are in a namespace made for the test `name` of this module; if
+/// not, makes one and runs the test there.
 fn inside(name: &str) -> bool {
+    inside_as(&format!("segment_tests::{name}"))
+}
+
+/// [`inside`] for a test of another module, by its path.
+pub(crate) fn inside_as(name: &str) -> bool {
     if env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -94,7 +100,7 @@ fn inside(name: &str) -> bool {
     unshare(&mut again);
     let status = again
         .arg(env::current_exe().unwrap())
-        .args(["--exact", "--nocapture", &format!("segment_tests::{name}")])
+        .args(["--exact", "--nocapture", name])
         .env(INSIDE, "1")
         .status()
         .unwrap();
@@ -103,7 +109,7 @@ fn inside(name: &str) -> bool {
 }
 
 /// Runs a shell command; its output and whether it went well.
-async fn shell(command: &str) -> (bool, String) {
+pub(crate) async fn shell(command: &str) -> (bool, String) {
     let output = tokio::process::Command::new("sh")
         .args(["-c", command])
         .output()
@@ -117,14 +123,14 @@ async fn shell(command: &str) -> (bool, String) {
 }
 
 /// Runs a shell command that must go well.
-async fn must(command: &str) -> String {
+pub(crate) async fn must(command: &str) -> String {
     let (well, text) = shell(command).await;
     assert!(well, "{command}: {text}");
     text
 }
 
 /// Waits until a command's output holds (or no longer holds) a text.
-async fn until(command: &str, text: &str, there: bool) {
+pub(crate) async fn until(command: &str, text: &str, there: bool) {
     let mut output = String::new();
     for _ in 0..200 {
         output = shell(command).await.1;
@@ -198,7 +204,7 @@ fn duties(role: Role) -> Duties {
         .into()
 }
 
-fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -322,5 +328,189 @@ fn a_host_that_has_our_address_is_told_of() {
         assert_eq!((note.reason, note.warning), ("AddressConflict", true));
         claiming.abort();
         must(&format!("{ARPING} {VIP}")).await;
+    });
+}
+
+/// Another host on the segment, which we play.
+struct Tap {
+    socket: PacketSocket,
+    inbox: Inbox,
+}
+
+impl Tap {
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 0x77]);
+    const PORT: Mac = Mac([2, 0, 0, 0, 0, 0x78]);
+
+    /// Plugs it in. Its interface is ours for the kernel and for the speaker, so
+    /// its frames come from `PORT`; what is sent to `MAC` is for it.
+    async fn plug() -> Self {
+        must(
+            "ip link add tap0 type veth peer name to-tap && ip link set to-tap master lan0 up &&
+             ip link set tap0 address 02:00:00:00:00:77 up",
+        )
+        .await;
+        let interfaces = Links::subscribe().unwrap().list().await.unwrap();
+        let tap = interfaces.values().find(|i| i.name == "tap0").unwrap();
+        Self {
+            socket: PacketSocket::open(tap.index, Traffic::Arp).unwrap(),
+            inbox: Inbox::new(),
+        }
+    }
+
+    async fn send(&self, frame: &[u8]) {
+        self.socket.send(&[frame]).await.unwrap();
+    }
+
+    /// ARP packets that come within a time.
+    async fn hear(&mut self, time: Duration) -> Vec<ArpPacket> {
+        let mut heard = Vec::new();
+        let end = tokio::time::sleep(time);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => return heard,
+                result = self.socket.receive(&mut self.inbox) => result.unwrap(),
+            }
+            heard.extend(self.inbox.frames().filter_map(|f| ArpPacket::parse(f).ok()));
+        }
+    }
+}
+
+/// Long enough for an answer, short enough to wait for none.
+const MOMENT: Duration = Duration::from_millis(300);
+
+#[test]
+fn only_what_is_for_us_on_this_network_is_answered() {
+    if !inside("only_what_is_for_us_on_this_network_is_answered") {
+        return;
+    }
+    run(async {
+        let mut speaker = Speaker::on_segment().await;
+        speaker.note().await;
+        let mut tap = Tap::plug().await;
+        let question = ArpPacket {
+            source: Tap::PORT,
+            ..ArpPacket::question(Tap::MAC, [10, 20, 0, 3].into(), VIP.parse().unwrap())
+        };
+        let answers = |heard: Vec<ArpPacket>| {
+            let to_us = heard.iter().filter(|packet| packet.destination == Tap::MAC);
+            to_us.count()
+        };
+        tap.send(&question.to_frame()).await;
+        assert_eq!(answers(tap.hear(MOMENT).await), 1);
+        // A kernel that checks its entry asks the node alone.
+        let ours = Mac([2, 0, 0, 0, 0, 0x11]);
+        let unicast = ArpPacket {
+            destination: ours,
+            ..question
+        };
+        tap.send(&unicast.to_frame()).await;
+        assert_eq!(answers(tap.hear(MOMENT).await), 1);
+        // VLAN 5, which has nothing to do with ours.
+        let mut tagged = question.to_frame().to_vec();
+        tagged.splice(12..12, [0x81, 0, 0, 5]);
+        tap.send(&tagged).await;
+        assert_eq!(answers(tap.hear(MOMENT).await), 0, "answered to a VLAN");
+        // Flooded by a switch that does not know the host.
+        must("ip link set lan0 promisc on").await;
+        let astray = ArpPacket {
+            destination: Mac([2, 0, 0, 0, 0, 0x99]),
+            ..question
+        };
+        tap.send(&astray.to_frame()).await;
+        assert_eq!(answers(tap.hear(MOMENT).await), 0, "answered for another");
+    });
+}
+
+#[test]
+fn a_link_that_was_away_for_a_moment_is_announced_on_anew() {
+    if !inside("a_link_that_was_away_for_a_moment_is_announced_on_anew") {
+        return;
+    }
+    run(async {
+        let mut speaker = Speaker::on_segment().await;
+        speaker.note().await;
+        let mut tap = Tap::plug().await;
+        // The burst's dense part is over.
+        tap.hear(Duration::from_millis(1200)).await;
+        must("printf 'link set lan0 down\nlink set lan0 up\n' | ip -batch -").await;
+        let heard = tap.hear(Duration::from_millis(700)).await;
+        let announced = heard.iter().filter(|packet| packet.is_announcement());
+        assert!(announced.count() >= 3, "{heard:?}");
+    });
+}
+
+#[test]
+fn an_address_that_a_host_has_already_is_left_to_it_until_it_goes() {
+    if !inside("an_address_that_a_host_has_already_is_left_to_it_until_it_goes") {
+        return;
+    }
+    run(async {
+        let mut speaker = Speaker::on_segment().await;
+        speaker.note().await;
+        for nothing_then_a_service in [duties(Role::Yield), Duties::new()] {
+            speaker
+                .duties
+                .send_replace(Arc::new(nothing_then_a_service));
+            tokio::time::sleep(MOMENT).await;
+        }
+        must(&format!("ip -n other addr add {VIP}/32 dev lan0")).await;
+        speaker
+            .duties
+            .send_replace(Arc::new(duties(Role::Own { successor: false })));
+        let mut note = speaker.note().await;
+        while note.reason != "AddressConflict" {
+            note = speaker.note().await;
+        }
+        assert!(note.text.contains("is not announced"), "{}", note.text);
+        let answers = shell(&format!(
+            "ip netns exec client arping -c 2 -w 2 -I lan0 {VIP}"
+        ))
+        .await
+        .1;
+        assert!(!answers.to_lowercase().contains(MAC), "{answers}");
+        // The address of the other family is free, and ours.
+        let answer = must(&format!("{NDISC6} {VIP6} lan0")).await;
+        assert_eq!(answer.trim().to_lowercase(), MAC);
+        must(&format!("ip -n other addr del {VIP}/32 dev lan0")).await;
+        let asked = format!("ip netns exec client arping -c 1 -w 1 -I lan0 {VIP}");
+        until(&asked, &MAC.to_uppercase(), true).await;
+    });
+}
+
+#[test]
+fn an_address_on_an_interface_of_the_node_is_told_of() {
+    if !inside("an_address_on_an_interface_of_the_node_is_told_of") {
+        return;
+    }
+    run(async {
+        let mut speaker = Speaker::on_segment().await;
+        speaker.note().await;
+        must(&format!("ip addr add {VIP}/32 dev lo")).await;
+        let note = speaker.note().await;
+        assert_eq!((note.reason, note.warning), ("AddressOnHost", true));
+        assert!(note.text.contains("interface lo of node n1"));
+    });
+}
+
+#[test]
+fn an_address_of_another_node_that_nobody_answers_for_is_told_of() {
+    if !inside("an_address_of_another_node_that_nobody_answers_for_is_told_of") {
+        return;
+    }
+    run(async {
+        let mut speaker = Speaker::on_segment().await;
+        speaker.note().await;
+        // The other node has one of the two.
+        must(&format!(
+            "ip -n other addr add {VIP6}/128 dev lan0 nodad; ip -n other addr add fd20::2/64 dev lan0 nodad"
+        ))
+        .await;
+        speaker.duties.send_replace(Arc::new(duties(Role::Yield)));
+        let note = speaker.note().await;
+        assert_eq!((note.reason, note.warning), ("AddressUnanswered", true));
+        assert!(note.text.contains(VIP), "{}", note.text);
+        let more = tokio::time::timeout(Duration::from_secs(5), speaker.notes.recv()).await;
+        assert!(more.is_err(), "{more:?}");
     });
 }
