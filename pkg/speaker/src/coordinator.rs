@@ -474,7 +474,7 @@ impl Coordinator {
             ),
             Event::InUse { address, mac } => self.warn(
                 address,
-                "AddressConflict",
+                "AddressInUse",
                 format!(
                     "{address} is not announced: a host with hardware address {mac} has it already; \
                      find it and take the address off it, or take the address out of the pool"
@@ -501,7 +501,7 @@ impl Coordinator {
             ),
             Verdict::Several(one, other) => self.warn(
                 address,
-                "AddressConflict",
+                "AddressAnsweredTwice",
                 format!(
                     "hosts with hardware addresses {one} and {other} both answer for {address} when \
                      node {node} asks; only one node should"

@@ -459,7 +459,7 @@ fn an_address_that_a_host_has_already_is_left_to_it_until_it_goes() {
             .duties
             .send_replace(Arc::new(duties(Role::Own { successor: false })));
         let mut note = speaker.note().await;
-        while note.reason != "AddressConflict" {
+        while note.reason != "AddressInUse" {
             note = speaker.note().await;
         }
         assert!(note.text.contains("is not announced"), "{}", note.text);
