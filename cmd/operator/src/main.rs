@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use herald_api::{IPAddressPool, L2Advertisement};
+use herald_api::{IPAddressPool, L2Advertisement, L2Status};
 use herald_baremetal::BareMetal;
 use herald_fake::FakeCloud;
 use herald_ipam::AddressPools;
@@ -187,7 +187,11 @@ async fn cluster_id(client: &Client) -> Result<String> {
 
 fn print_crds() -> Result<()> {
     let mut text = String::new();
-    for crd in [IPAddressPool::crd(), L2Advertisement::crd()] {
+    for crd in [
+        IPAddressPool::crd(),
+        L2Advertisement::crd(),
+        L2Status::crd(),
+    ] {
         text.push_str("---\n");
         text.push_str(&serde_yaml_ng::to_string(&crd)?);
     }

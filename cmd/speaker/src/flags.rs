@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser};
-use herald_speaker::{Config, Profile, Rate};
+use clap::{ArgAction, Parser, ValueEnum};
+use herald_api::{L2Policy, L2Profile, L2Rebalance};
+use herald_speaker::{Announcing, Config, L2Defaults, Rate};
 use herald_telemetry::LogFormat;
 use regex::Regex;
 
@@ -28,13 +29,25 @@ pub(crate) struct Flags {
     /// Regular expressions, separated by commas; interfaces whose name matches one are never announced on
     #[arg(long, value_delimiter = ',', default_value = CONTAINER_INTERFACES)]
     exclude_interfaces: Vec<Regex>,
+    /// How soon a silent node is taken for dead, where the L2Advertisement does not say: default (280 ms), fast (75 ms) or safe (1 s)
+    #[arg(long, value_enum, default_value_t = Profile::Default)]
+    l2_profile: Profile,
+    /// What is worse when a segment is in parts, where the L2Advertisement does not say: available (no owner is) or strict (two are)
+    #[arg(long, value_enum, default_value_t = Policy::Available)]
+    l2_policy: Policy,
+    /// When addresses go back to a node that is back, where the L2Advertisement does not say: manual (when asked for) or on-join
+    #[arg(long, value_enum, default_value_t = Rebalance::Manual)]
+    l2_rebalance: Rebalance,
+    /// How heartbeats reach the other speakers: multicast, or unicast to each where the network blocks that
+    #[arg(long, value_enum, default_value_t = Heartbeats::Multicast)]
+    heartbeats: Heartbeats,
     /// How long addresses are still answered for after SIGTERM while no successor is heard (500ms, 5s)
     #[arg(long, default_value = "5s", value_parser = duration)]
     drain_timeout: Duration,
     /// How fast an interface announces: default (500 frames a second, 1000 at once), polite (10 a second,
     /// for switches with dynamic ARP inspection), or frames a second and at once (100:200)
     #[arg(long, default_value = "default", value_parser = announce_rate)]
-    announce_rate: Profile,
+    announce_rate: Announcing,
     /// Average time between two announcements of an address that stays where it is
     #[arg(long, default_value = "90s", value_parser = duration)]
     announce_refresh: Duration,
@@ -52,6 +65,31 @@ pub(crate) struct Flags {
     pub(crate) log_format: LogFormat,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Profile {
+    Default,
+    Fast,
+    Safe,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Policy {
+    Available,
+    Strict,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Rebalance {
+    Manual,
+    OnJoin,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Heartbeats {
+    Multicast,
+    Unicast,
+}
+
 impl Flags {
     /// The speaker's part of them.
     pub(crate) fn config(self) -> Config {
@@ -60,8 +98,24 @@ impl Flags {
             namespace: self.namespace,
             handle_unclassed: self.handle_unclassed,
             exclude_interfaces: self.exclude_interfaces,
+            l2: L2Defaults {
+                profile: match self.l2_profile {
+                    Profile::Default => L2Profile::Default,
+                    Profile::Fast => L2Profile::Fast,
+                    Profile::Safe => L2Profile::Safe,
+                },
+                policy: match self.l2_policy {
+                    Policy::Available => L2Policy::Available,
+                    Policy::Strict => L2Policy::Strict,
+                },
+                rebalance: match self.l2_rebalance {
+                    Rebalance::Manual => L2Rebalance::Manual,
+                    Rebalance::OnJoin => L2Rebalance::OnJoin,
+                },
+            },
+            unicast: self.heartbeats == Heartbeats::Unicast,
             drain_timeout: self.drain_timeout,
-            announcing: Profile {
+            announcing: Announcing {
                 // A refresh without a pause would be a flood.
                 refresh: self.announce_refresh.max(Duration::from_secs(1)),
                 replies: self.announce_replies,
@@ -73,10 +127,10 @@ impl Flags {
 }
 
 /// A profile by its name, or the usual one with another rate.
-fn announce_rate(text: &str) -> Result<Profile, String> {
+fn announce_rate(text: &str) -> Result<Announcing, String> {
     match text {
-        "default" => return Ok(Profile::DEFAULT),
-        "polite" => return Ok(Profile::POLITE),
+        "default" => return Ok(Announcing::DEFAULT),
+        "polite" => return Ok(Announcing::POLITE),
         _ => {}
     }
     let number = |text: &str| text.parse().ok().filter(|number: &u32| *number > 0);
@@ -89,9 +143,9 @@ fn announce_rate(text: &str) -> Result<Profile, String> {
             })
         })
         .ok_or("write default, polite, or frames a second and at once like 100:200")?;
-    Ok(Profile {
+    Ok(Announcing {
         rate,
-        ..Profile::DEFAULT
+        ..Announcing::DEFAULT
     })
 }
 
@@ -142,6 +196,23 @@ mod tests {
     }
 
     #[test]
+    fn what_advertisements_leave_open_is_set_by_flags() {
+        assert_eq!(parse(&[]).unwrap().config().l2, L2Defaults::default());
+        let flags = [
+            "--l2-profile=fast",
+            "--l2-policy=strict",
+            "--l2-rebalance=on-join",
+        ];
+        let config = parse(&flags).unwrap().config();
+        assert_eq!(config.l2.profile, L2Profile::Fast);
+        assert_eq!(config.l2.policy, L2Policy::Strict);
+        assert_eq!(config.l2.rebalance, L2Rebalance::OnJoin);
+        assert!(!config.unicast);
+        assert!(parse(&["--heartbeats=unicast"]).unwrap().config().unicast);
+        assert!(parse(&["--l2-profile=slow"]).is_err());
+    }
+
+    #[test]
     fn durations_have_units() {
         assert_eq!(
             parse(&["--drain-timeout=500ms"])
@@ -165,8 +236,8 @@ mod tests {
     #[test]
     fn announcing_is_set_by_a_name_or_by_numbers() {
         let announcing = |args: &[&str]| parse(args).unwrap().config().announcing;
-        assert_eq!(announcing(&[]), Profile::DEFAULT);
-        assert_eq!(announcing(&["--announce-rate=polite"]), Profile::POLITE);
+        assert_eq!(announcing(&[]), Announcing::DEFAULT);
+        assert_eq!(announcing(&["--announce-rate=polite"]), Announcing::POLITE);
         let own = announcing(&[
             "--announce-rate=100:200",
             "--announce-refresh=30s",

@@ -8,6 +8,7 @@ mod condition;
 pub mod convert;
 mod ip_address_pool;
 mod l2_advertisement;
+mod l2_status;
 pub mod names;
 mod retry;
 
@@ -15,7 +16,12 @@ pub use condition::{Condition, set_condition};
 pub use ip_address_pool::{
     IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation,
 };
-pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec};
+pub use l2_advertisement::{
+    L2Advertisement, L2AdvertisementSpec, L2Policy, L2Profile, L2Rebalance, PreferredNodeSelector,
+};
+pub use l2_status::{
+    L2Address, L2Interface, L2Peer, L2Segment, L2Status, L2StatusSpec, L2StatusStatus,
+};
 pub use retry::Retry;
 
 mod selector;

@@ -25,6 +25,18 @@ pub const ANNOTATION_DRY_RUN: &str = "herald.dev/dry-run";
 /// Label of nodes that must not carry traffic from outside (the Kubernetes
 /// well-known label; its presence counts, whatever its value).
 pub const LABEL_EXCLUDE_NODE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// Label of nodes: how many addresses a node is to have beside the others, 1 (the
+/// default) to 255.
+pub const LABEL_WEIGHT: &str = "herald.dev/weight";
+/// Annotation of an `L2Advertisement`: whenever its value changes, addresses go
+/// back to the nodes that should have them.
+pub const ANNOTATION_REBALANCE: &str = "herald.dev/rebalance";
+
+/// Secret with the keys of the speakers' heartbeats.
+pub const SECRET_HEARTBEAT_KEYS: &str = "herald-heartbeat-keys";
+/// Entry of [`SECRET_HEARTBEAT_KEYS`] that heartbeats are sealed with; those with
+/// other names are accepted beside it.
+pub const HEARTBEAT_KEY_PRIMARY: &str = "primary";
 /// Label by which a speaker finds the pods of its peers.
 pub const LABEL_APP_NAME: &str = "app.kubernetes.io/name";
 /// Value of [`LABEL_APP_NAME`] on speaker pods.

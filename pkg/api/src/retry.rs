@@ -33,6 +33,12 @@ impl Retry {
     }
 }
 
+impl Default for Retry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 fn delays() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(SHORTEST)

@@ -239,6 +239,26 @@ impl Election {
         self.peers.get(node).map(|peer| peer.liveness(profile))
     }
 
+    /// Whether this is a session of that node which we hear, or heard last.
+    pub fn knows(&self, node: NodeId, session: u64) -> bool {
+        self.peers
+            .get(node)
+            .is_some_and(|peer| peer.session() == session)
+    }
+
+    /// The number of the view has grown, and nothing else in it is different.
+    pub fn set_view_number(&mut self, number: u64, now: Instant) {
+        self.advance(now);
+        // Somebody who knew more than we did keeps what he has until we know
+        // as much.
+        let behind = |peer: &Peer| peer.view > self.view;
+        if self.peers.iter().any(|(_, peer)| behind(peer)) {
+            self.all_dirty();
+        }
+        self.view = number;
+        self.settle(now);
+    }
+
     /// Takes in what the API says.
     pub fn set_view(&mut self, view: View, now: Instant) {
         self.advance(now);
@@ -299,7 +319,14 @@ impl Election {
 
     /// Takes in a heartbeat that was opened with a key of the segment.
     pub fn handle_heartbeat(&mut self, heartbeat: &Heartbeat, now: Instant) {
+        self.handle_heartbeat_late(heartbeat, now, now);
+    }
+
+    /// [`handle_heartbeat`](Self::handle_heartbeat) of one that came at `heard`
+    /// and waited to be read until `now`.
+    pub fn handle_heartbeat_late(&mut self, heartbeat: &Heartbeat, heard: Instant, now: Instant) {
         self.advance(now);
+        let heard = heard.min(now);
         if self.joined.is_none() || self.left {
             return;
         }
@@ -310,7 +337,10 @@ impl Election {
             return;
         }
         let node = heartbeat.sender;
-        match self.peers.receive(heartbeat, self.ledger.version(), now) {
+        match self
+            .peers
+            .receive(heartbeat, self.ledger.version(), heard, now)
+        {
             Received::Replay => self.counters.replayed += 1,
             Received::Stranger => self.urgent = true,
             Received::News { groups, all } => {

@@ -123,6 +123,10 @@ impl Peer {
         self.relayed.map_or(self.heard, |at| at.max(self.heard))
     }
 
+    pub(crate) const fn session(&self) -> u64 {
+        self.session
+    }
+
     /// Whether all that it claims is known.
     pub(crate) const fn is_synced(&self) -> bool {
         self.claims.have() >= self.version
@@ -273,12 +277,19 @@ impl Peers {
         Some(self.sent[place].1)
     }
 
-    /// Takes a heartbeat in. `version` is that of our own claims.
-    pub(crate) fn receive(&mut self, hb: &Heartbeat, version: u64, now: Instant) -> Received {
+    /// Takes a heartbeat in that came at `heard`. `version` is that of our own
+    /// claims.
+    pub(crate) fn receive(
+        &mut self,
+        hb: &Heartbeat,
+        version: u64,
+        heard: Instant,
+        now: Instant,
+    ) -> Received {
         let known = self.known.get(&hb.sender);
         let mut joined = false;
         if known.is_none_or(|peer| peer.session != hb.session) {
-            if !self.admit(hb, now) {
+            if !self.admit(hb, heard, now) {
                 return Received::Stranger;
             }
             joined = true;
@@ -294,7 +305,8 @@ impl Peers {
             return Received::Replay;
         }
         peer.sequence = hb.sequence;
-        peer.heard = now;
+        // Never back: time in which we did not run was added to it.
+        peer.heard = peer.heard.max(heard);
         peer.probes = 0;
         peer.interval = hb.interval;
         let before = (peer.ready, peer.draining, peer.left, peer.is_synced());
@@ -317,14 +329,14 @@ impl Peers {
                 peer.have = have.unwrap_or(0);
             }
             if let Some(age) = opinion.heard.iter().filter_map(|heard| heard.age).min() {
-                peer.hears = now.checked_sub(age).unwrap_or(now).max(peer.hears);
+                peer.hears = heard.checked_sub(age).unwrap_or(heard).max(peer.hears);
             }
             peer.objections.clone_from(&opinion.objections);
             peer.objects_to_all = opinion.objects_to_all;
         }
         let after = (peer.ready, peer.draining, peer.left, peer.is_synced());
         if let Some(opinion) = &hb.opinion {
-            self.relay(opinion, now);
+            self.relay(opinion, heard);
         }
         Received::News {
             groups,
@@ -334,14 +346,14 @@ impl Peers {
 
     /// Whether a session that we do not know is to be taken for the node's:
     /// it has heard us lately, which no replay can have.
-    fn admit(&mut self, hb: &Heartbeat, now: Instant) -> bool {
+    fn admit(&mut self, hb: &Heartbeat, at: Instant, now: Instant) -> bool {
         let heard_us = hb.opinion.iter().flat_map(|opinion| &opinion.heard);
         let proved = heard_us
             .filter(|heard| heard.session == self.session)
             .filter_map(|heard| self.when_sent(heard.sequence))
             .any(|sent| now < sent + RECENT);
         if proved {
-            self.adopt(hb.sender, Peer::new(hb, now));
+            self.adopt(hb.sender, Peer::new(hb, at));
             return true;
         }
         if self.pending.len() < MAX_HEARD || self.pending.contains_key(&hb.sender) {
@@ -374,15 +386,15 @@ impl Peers {
         }
     }
 
-    /// Takes in what another node hears.
-    fn relay(&mut self, opinion: &Opinion, now: Instant) {
+    /// Takes in what another node said at `then` that it hears.
+    fn relay(&mut self, opinion: &Opinion, then: Instant) {
         for heard in &opinion.heard {
             let Some(age) = heard.age else { continue };
             let Some(node) = self.sessions.get(&heard.session) else {
                 continue;
             };
             if let Some(peer) = self.known.get_mut(node) {
-                peer.relayed = peer.relayed.max(now.checked_sub(age));
+                peer.relayed = peer.relayed.max(then.checked_sub(age));
             }
         }
     }

@@ -49,8 +49,8 @@ pub enum Event {
         /// The successor's hardware address.
         mac: Mac,
     },
-    /// An address was to be handed over, nobody was heard in the time given,
-    /// and we are silent.
+    /// An address was to be handed over, nobody was heard in the time given (or
+    /// we had not begun to answer for it), and we are silent.
     Unclaimed {
         /// The address.
         address: IpAddr,
@@ -268,7 +268,7 @@ impl Announcer {
 
     /// Another node's turn: announces `address` no more, and answers for it
     /// until that one is heard, at the most for `grace` since the first call.
-    /// Nothing happens for an address that is not answered for.
+    /// Nothing happens for an address that is unknown.
     pub fn hand_over(&mut self, address: IpAddr, grace: Duration, now: Instant) {
         let Some(entry) = self.entries.get_mut(&address) else {
             return;
@@ -279,7 +279,11 @@ impl Announcer {
                 self.deadlines.remove(&(until, address));
                 since
             }
-            State::Probing(_) | State::InUse => return self.withdraw(&address),
+            State::Probing(_) | State::InUse => {
+                self.withdraw(&address);
+                self.events.push_back(Event::Unclaimed { address });
+                return;
+            }
         };
         self.queue.remove(address, entry.slot.take());
         let until = since + grace;

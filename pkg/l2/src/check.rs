@@ -45,7 +45,7 @@ pub enum CheckEvent {
     /// Somebody answers to [`Checker::ask`].
     Answer {
         /// The address.
-        address: IpAddr,
+        address: Ipv4Addr,
         /// Who answered.
         mac: Mac,
     },
@@ -106,7 +106,7 @@ pub struct Checker {
     /// The last regular question.
     asked: Option<Instant>,
     /// Asked about once, and until when an answer counts.
-    once: Vec<(IpAddr, Instant)>,
+    once: Vec<(Ipv4Addr, Instant)>,
     transmit: VecDeque<Frame>,
     events: VecDeque<CheckEvent>,
 }
@@ -203,14 +203,13 @@ impl Checker {
         )
     }
 
-    /// Asks about any address at once, whatever the rate, and tells of every
-    /// answer that comes within a second.
-    pub fn ask(&mut self, address: IpAddr, now: Instant) {
+    /// Asks about any address at once, from an address of ours (or 0.0.0.0) and
+    /// whatever the rate, and tells of every answer that comes within a second.
+    pub fn ask(&mut self, from: Ipv4Addr, address: Ipv4Addr, now: Instant) {
         self.once.retain(|(asked, _)| *asked != address);
-        if self.can_ask(&address) {
-            self.once.push((address, now + ANSWERED_WITHIN));
-            self.transmit_question(address);
-        }
+        self.once.push((address, now + ANSWERED_WITHIN));
+        let question = ArpPacket::question(self.mac, from, address);
+        self.transmit.push_back(question.to_frame());
     }
 
     /// Takes in a frame from the interface. What is malformed or answers no
@@ -240,10 +239,11 @@ impl Checker {
     }
 
     fn answered(&mut self, address: IpAddr, mac: Mac, now: Instant) {
-        if self
-            .once
-            .iter()
-            .any(|(asked, until)| *asked == address && now <= *until)
+        if let IpAddr::V4(address) = address
+            && self
+                .once
+                .iter()
+                .any(|(asked, until)| *asked == address && now <= *until)
         {
             self.events.push_back(CheckEvent::Answer { address, mac });
         }

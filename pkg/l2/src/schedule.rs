@@ -42,6 +42,12 @@ const POLITE_BURST: &[Duration] = &[Duration::ZERO, LOCK_TIME, Duration::from_se
 /// (Linux `neigh.locktime`).
 const LOCK_TIME: Duration = Duration::from_millis(1100);
 
+impl Default for Profile {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
 impl Profile {
     /// For networks without a limit on ARP.
     pub const DEFAULT: Self = Self {

@@ -2,10 +2,17 @@
 
 mod filter;
 mod groups;
+mod heartbeat;
 mod links;
 mod packet;
+mod thread;
 
 pub use filter::Traffic;
 pub use groups::Groups;
-pub use links::{Interface, LinkError, Links, News};
+pub use heartbeat::{
+    Datagram, Detour, HEARTBEAT_GROUP_V4, HEARTBEAT_GROUP_V6, HEARTBEAT_PORT, HeartbeatError,
+    HeartbeatSocket, ON_LINK,
+};
+pub use links::{Interface, LinkError, Links, News, same_subnet};
 pub use packet::{Inbox, PacketError, PacketSocket};
+pub use thread::{Precedence, take_precedence};

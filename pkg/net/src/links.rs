@@ -64,9 +64,14 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// Whether addresses can be announced on it at all.
+    /// Whether addresses can be announced on it now.
     pub const fn can_announce(&self) -> bool {
-        self.running && !self.no_arp && !self.loopback && !self.enslaved && self.mac.is_some()
+        self.running && self.is_suitable()
+    }
+
+    /// Whether addresses can be announced on it at all, while its link is up.
+    pub const fn is_suitable(&self) -> bool {
+        !self.no_arp && !self.loopback && !self.enslaved && self.mac.is_some()
     }
 
     /// Whether `address` lies in one of its subnets.
@@ -77,7 +82,8 @@ impl Interface {
     }
 }
 
-fn same_subnet(a: &IpAddr, b: &IpAddr, length: u8) -> bool {
+/// Whether two addresses are equal in their first `length` bits.
+pub fn same_subnet(a: &IpAddr, b: &IpAddr, length: u8) -> bool {
     let shifted = |bits: u128, width: u32| -> Option<u128> {
         match width.checked_sub(u32::from(length))? {
             0 => Some(bits),

@@ -16,8 +16,10 @@ use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::conditions;
+use crate::heartbeat_keys;
 use crate::lease::Fence;
 use crate::metrics::OperatorMetrics;
 use crate::pools::PoolKeeper;
@@ -38,6 +40,7 @@ const NODE_SETTLE: Duration = Duration::from_millis(100);
 
 pub(crate) struct Controller {
     client: Client,
+    namespace: String,
     stores: Stores,
     context: Arc<Context>,
     addresses: Option<Arc<dyn AddressPools>>,
@@ -76,8 +79,9 @@ impl Controller {
             metrics: metrics.0.clone(),
         };
         Self {
-            pools: PoolKeeper::new(client.clone(), config.namespace, writer, metrics.0),
+            pools: PoolKeeper::new(client.clone(), config.namespace.clone(), writer, metrics.0),
             client,
+            namespace: config.namespace,
             stores,
             context: Arc::new(context),
             addresses: config.pools,
@@ -94,6 +98,7 @@ impl Controller {
     /// Works until `stop` is cancelled.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), OperatorError> {
         self.adopt().await?;
+        let _keys = self.keep_heartbeat_keys();
         loop {
             self.dispatch();
             let wake = [
@@ -122,6 +127,15 @@ impl Controller {
         // What was begun is finished: an action under way is not cut off.
         while self.workers.join_next().await.is_some() {}
         Ok(())
+    }
+
+    /// The speakers announce addresses from pools; who has none needs no key. It
+    /// ends when what is returned is dropped.
+    fn keep_heartbeat_keys(&self) -> Option<AbortOnDropHandle<()>> {
+        self.addresses.as_ref()?;
+        let secrets = Api::namespaced(self.client.clone(), &self.namespace);
+        let keep = heartbeat_keys::keep(secrets, self.context.writer.clone());
+        Some(AbortOnDropHandle::new(tokio::spawn(keep)))
     }
 
     /// Takes over what exists before anything new is served. The list is fresh

@@ -13,6 +13,7 @@
 
 mod conditions;
 mod controller;
+mod heartbeat_keys;
 pub mod lease;
 mod metrics;
 mod pools;

@@ -1,12 +1,14 @@
 //! Every write of the operator to the API. Each asks the fence first.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use herald_api::names::{FIELD_MANAGER, FINALIZER};
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -147,6 +149,19 @@ impl Writer {
         self.fenced(api.patch(&service.name_any(), &parameters, &Patch::Merge(patch)))
             .await
             .map(Some)
+    }
+
+    /// Makes an object; [`WriteError::Stale`] where there is one of its name.
+    pub(crate) async fn create<K>(&self, api: &Api<K>, object: &K) -> Result<(), WriteError>
+    where
+        K: Resource + Clone + DeserializeOwned + Serialize + Debug,
+    {
+        let parameters = PostParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..Default::default()
+        };
+        self.fenced(api.create(&parameters, object)).await?;
+        Ok(())
     }
 
     /// The Service as the API server has it now.

@@ -1,156 +1,106 @@
-//! What this node announces on which interface. One task owns it.
+//! Which interfaces there are, and what each has to know. One task owns it, on
+//! the thread of the segments.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::future::pending;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use herald_core::ServiceKey;
-use herald_l2::{CheckEvent, Event, Source, Verdict};
+use herald_election::Heartbeat;
 use herald_net::{Interface, LinkError, Links, News as LinkNews};
+use regex::Regex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::duties::{Duties, Duty, Role};
-use crate::events::Note;
-use crate::metrics::{Metrics, ServiceLabel};
-use crate::port::{Plan, Port, PortEvent};
-use crate::traps::{Subject, Traps};
-use crate::{Config, SpeakerError, chain};
-
-/// How long a VIP is answered for after another node became its owner, if that
-/// one is not heard. Packets that still come are forwarded all the same.
-const YIELD: Duration = Duration::from_secs(2);
-
-/// How long an address counts as new to everybody, so that a port that is busy
-/// sees it as such.
-const FRESH: Duration = Duration::from_secs(1);
-
-/// Settings of the kernel tell nobody when they change.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+use crate::duties::Duties;
+use crate::index::InterfaceView;
+use crate::report::Report;
+use crate::segment::{Common, Orders, Segment};
+use crate::traps::{self, OnHost};
+use crate::view::{self, SegmentView};
+use crate::{SpeakerError, chain};
 
 /// The kernel cuts a list short when something changes meanwhile.
 const LIST_TRIES: u32 = 5;
 const LIST_RETRY: Duration = Duration::from_millis(50);
 
-/// A VIP that this node announces.
-struct Announced {
-    service: ServiceKey,
-    uid: String,
-    /// Indexes of interfaces; none where none can carry it.
-    ports: BTreeSet<u32>,
+/// The duties, and the number of the API's state that they rest on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Decided {
+    pub(crate) number: u64,
+    /// None while they are not known.
+    pub(crate) duties: Option<Arc<Duties>>,
 }
 
-/// Addresses of a Service that came to this node.
-struct News<'a> {
-    duty: &'a Duty,
-    announced: Vec<IpAddr>,
-    ports: BTreeSet<u32>,
-    /// Those that no interface can carry.
-    stranded: Vec<IpAddr>,
-}
+/// The segments' views, by interface.
+type Views = BTreeMap<u32, Arc<SegmentView>>;
 
-impl<'a> News<'a> {
-    const fn new(duty: &'a Duty) -> Self {
-        Self {
-            duty,
-            announced: Vec::new(),
-            ports: BTreeSet::new(),
-            stranded: Vec::new(),
-        }
-    }
-}
-
-fn join(parts: impl IntoIterator<Item = impl ToString>, between: &str) -> String {
-    parts
-        .into_iter()
-        .map(|part| part.to_string())
-        .collect::<Vec<_>>()
-        .join(between)
-}
-
-/// An interface in use.
+/// An interface in use. Its segment ends by itself when its orders end.
 struct Running {
-    interface: Interface,
-    /// Counts its links: another number, and everything is announced anew.
-    link: u64,
-    plan: watch::Sender<Plan>,
+    orders: watch::Sender<Orders>,
+    strays: mpsc::UnboundedSender<Arc<Heartbeat>>,
     task: JoinHandle<()>,
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
+/// Keeps a segment for each suitable interface.
 pub(crate) struct Coordinator {
-    config: Config,
-    duties: watch::Receiver<Arc<Duties>>,
-    notes: mpsc::Sender<Note>,
-    metrics: Arc<Metrics>,
+    common: Common,
+    exclude: Vec<Regex>,
+    decided: watch::Receiver<Decided>,
     stop: CancellationToken,
     links: Links,
-    ports: BTreeMap<u32, Running>,
+    interfaces: BTreeMap<u32, Interface>,
     own: Arc<BTreeSet<[u8; 6]>>,
-    announced: BTreeMap<IpAddr, Announced>,
-    events: (
-        mpsc::UnboundedSender<PortEvent>,
-        mpsc::UnboundedReceiver<PortEvent>,
-    ),
-    traps: Traps,
-    /// How often the duties were published. From the second time on, an address
-    /// that is new in them had no owner before.
-    published: u64,
-    /// The duties of the last time.
-    before: Arc<Duties>,
-    /// Addresses that no node had before, and since when.
-    fresh: BTreeMap<IpAddr, Instant>,
+    on_host: Arc<OnHost>,
+    segments: BTreeMap<u32, Running>,
+    views: Views,
+    /// What the views were computed from.
+    seen: Option<Arc<Duties>>,
+    stale: bool,
+    computing: Option<JoinHandle<Views>>,
+    /// The number of the duties that are being computed.
+    number: u64,
+    strays: mpsc::UnboundedReceiver<Arc<Heartbeat>>,
+    ipvs_told: bool,
 }
 
 impl Coordinator {
+    /// Follows the node's interfaces. Must be called within a tokio runtime.
     pub(crate) fn new(
-        config: Config,
-        duties: watch::Receiver<Arc<Duties>>,
-        notes: mpsc::Sender<Note>,
-        metrics: Arc<Metrics>,
+        common: Common,
+        strays: mpsc::UnboundedReceiver<Arc<Heartbeat>>,
+        exclude: Vec<Regex>,
+        decided: watch::Receiver<Decided>,
         stop: CancellationToken,
     ) -> Result<Self, SpeakerError> {
         Ok(Self {
-            config,
-            duties,
-            notes,
-            metrics,
+            common,
+            exclude,
+            decided,
             stop,
             links: Links::subscribe()?,
-            ports: BTreeMap::new(),
+            interfaces: BTreeMap::new(),
             own: Arc::default(),
-            announced: BTreeMap::new(),
-            events: mpsc::unbounded_channel(),
-            traps: Traps::default(),
-            published: 0,
-            before: Arc::default(),
-            fresh: BTreeMap::new(),
+            on_host: Arc::default(),
+            segments: BTreeMap::new(),
+            views: Views::new(),
+            seen: None,
+            stale: true,
+            computing: None,
+            number: 0,
+            strays,
+            ipvs_told: false,
         })
     }
 
-    /// Runs until it is stopped, and then until every VIP is handed over.
+    /// Runs until it is stopped, and then until everything is handed over.
     pub(crate) async fn run(mut self) -> Result<(), SpeakerError> {
         self.follow_links(&LinkNews::default()).await?;
-        let mut look = tokio::time::interval(LOOK_AGAIN);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.decided.mark_changed();
         while !self.stop.is_cancelled() {
-            self.settle();
-            self.look_for_traps();
+            self.compute_if_stale();
             tokio::select! {
-                changed = self.duties.changed() => {
-                    if changed.is_err() {
-                        return Ok(());
-                    }
-                    self.published += 1;
-                }
                 changed = self.links.changed() => {
                     let news = if let Ok(news) = changed {
                         news
@@ -161,8 +111,14 @@ impl Coordinator {
                     };
                     self.follow_links(&news).await?;
                 }
-                _ = look.tick() => self.traps.refresh(),
-                Some(event) = self.events.1.recv() => self.heard(event),
+                changed = self.decided.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    self.follow_duties();
+                }
+                views = computed(&mut self.computing) => self.take_views(views),
+                Some(heartbeat) = self.strays.recv() => self.pass_on(&heartbeat),
                 () = self.stop.cancelled() => {}
             }
         }
@@ -170,109 +126,135 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Hands everything over: answers on until the successors are heard or time
-    /// is up, and announces nothing any more. What nobody else could have is
-    /// given up at once.
+    /// Lets every segment hand over what it has. Links and duties are left as they
+    /// are.
     async fn drain(&mut self) {
-        tracing::info!(announced = self.announced.len(), "stopping: handing over");
-        // A little longer than the ports take by themselves.
-        let end = tokio::time::sleep(self.config.drain_timeout + Duration::from_millis(100));
+        tracing::info!("stopping: handing over");
+        self.order(|orders| orders.stop = true);
+        // The segments keep to the time themselves.
+        let end = tokio::time::sleep(self.common.drain_timeout + Duration::from_millis(500));
         tokio::pin!(end);
         loop {
-            self.settle();
-            let ports: Vec<_> = self
-                .ports
+            let tasks: Vec<_> = self
+                .segments
                 .values_mut()
-                .map(|port| &mut port.task)
+                .map(|running| &mut running.task)
                 // One that has ended must not be asked again.
                 .filter(|task| !task.is_finished())
                 .collect();
-            let handed_over = futures::future::join_all(ports);
+            let ended = futures::future::join_all(tasks);
             tokio::select! {
-                _ = handed_over => return,
+                _ = ended => return,
                 () = &mut end => return,
-                changed = self.duties.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
+                heartbeat = self.strays.recv() => {
+                    let Some(heartbeat) = heartbeat else { return };
+                    self.pass_on(&heartbeat);
                 }
-                Some(event) = self.events.1.recv() => self.heard(event),
             }
         }
     }
 
-    /// Makes the ports those of the interfaces that can announce.
+    /// A last word that came by another interface.
+    fn pass_on(&self, heartbeat: &Arc<Heartbeat>) {
+        for running in self.segments.values() {
+            let _ = running.strays.send(heartbeat.clone());
+        }
+    }
+
+    /// Makes the segments those of the interfaces that can have any.
     async fn follow_links(&mut self, news: &LinkNews) -> Result<(), SpeakerError> {
         let interfaces = self.list().await?;
+        if !self.ipvs_told && traps::ipvs_answers_arp(&interfaces) {
+            self.ipvs_told = true;
+            tracing::error!(
+                "kube-proxy in ipvs mode makes every node's kernel answer ARP for every VIP, so \
+                 clients reach random nodes; set strictARP: true in kube-proxy's configuration"
+            );
+        }
         self.own = Arc::new(
             interfaces
                 .values()
                 .filter_map(|interface| interface.mac)
                 .collect(),
         );
-        let excluded = &self.config.exclude_interfaces;
+        let on_host = OnHost::of(interfaces.values());
+        if *self.on_host != on_host {
+            self.on_host = Arc::new(on_host);
+        }
+        let exclude = &self.exclude;
         let usable: BTreeMap<u32, Interface> = interfaces
-            .iter()
-            .filter(|(_, interface)| interface.can_announce())
-            .filter(|(_, interface)| !excluded.iter().any(|name| name.is_match(&interface.name)))
-            .map(|(index, interface)| (*index, interface.clone()))
+            .into_iter()
+            .filter(|(_, interface)| interface.is_suitable())
+            .filter(|(_, interface)| !exclude.iter().any(|name| name.is_match(&interface.name)))
             .collect();
-        self.traps
-            .read(interfaces.values(), &usable.keys().copied().collect());
-        self.ports.retain(|index, port| {
-            let stays = usable.contains_key(index) && !port.task.is_finished();
+        let before = std::mem::replace(&mut self.interfaces, usable);
+        let shown = |interfaces: &BTreeMap<u32, Interface>| -> Vec<InterfaceView> {
+            interfaces.values().map(view::shown).collect()
+        };
+        self.stale |= shown(&before) != shown(&self.interfaces);
+        self.segments.retain(|index, running| {
+            let stays = self.interfaces.contains_key(index) && !running.task.is_finished();
             if !stays {
+                let orders = running.orders.borrow();
                 tracing::info!(
-                    interface = port.interface.name,
+                    interface = orders.interface.name,
                     "interface not in use any more"
                 );
             }
             stays
         });
-        for (index, interface) in usable {
-            let Some(mac) = interface.mac else { continue };
-            if let Some(port) = self.ports.get_mut(&index) {
-                let flapped = port.interface.carrier_changes != interface.carrier_changes;
-                port.link += u64::from(flapped || news.notify_peers.contains(&index));
-                port.interface = interface;
-                continue;
-            }
-            let plan = Plan {
-                mac,
-                ..Plan::default()
-            };
-            let (sender, receiver) = watch::channel(plan);
-            let events = self.events.0.clone();
-            match Port::open(
-                &interface.name,
-                index,
-                self.config.announcing,
-                self.config.check,
-                receiver,
-                events,
-                &self.metrics,
-            ) {
-                Ok(port) => {
-                    tracing::info!(interface = interface.name, "interface in use");
-                    let task = tokio::spawn(port.run());
-                    self.ports.insert(
-                        index,
-                        Running {
-                            interface,
-                            link: 0,
-                            plan: sender,
-                            task,
-                        },
-                    );
+        for (index, interface) in self.interfaces.clone() {
+            match self.segments.get(&index) {
+                Some(running) => {
+                    let (own, on_host) = (self.own.clone(), self.on_host.clone());
+                    running.orders.send_if_modified(|orders| {
+                        let flapped = orders.interface.carrier_changes != interface.carrier_changes;
+                        let anew = flapped || news.notify_peers.contains(&index);
+                        let changed = orders.interface != interface
+                            || orders.own != own
+                            || orders.on_host != on_host;
+                        orders.link += u64::from(anew);
+                        orders.interface = interface;
+                        orders.own = own;
+                        orders.on_host = on_host;
+                        changed || anew
+                    });
                 }
-                Err(error) => tracing::error!(
-                    interface = interface.name,
-                    error = chain(&error),
-                    "interface left out"
-                ),
+                None => self.begin(index, interface),
             }
         }
         Ok(())
+    }
+
+    fn begin(&mut self, index: u32, interface: Interface) {
+        let name = interface.name.clone();
+        let (orders, follow) = watch::channel(Orders {
+            view: self.views.get(&index).cloned(),
+            number: self.decided.borrow().number,
+            interface,
+            link: 0,
+            own: self.own.clone(),
+            on_host: self.on_host.clone(),
+            stop: false,
+        });
+        let (strays, more) = mpsc::unbounded_channel();
+        match Segment::open(self.common.clone(), follow, more) {
+            Ok(segment) => {
+                tracing::info!(interface = name, "interface in use");
+                let task = tokio::spawn(segment.run());
+                let running = Running {
+                    orders,
+                    strays,
+                    task,
+                };
+                self.segments.insert(index, running);
+            }
+            Err(error) => tracing::error!(
+                interface = name,
+                error = chain(&error),
+                "interface left out"
+            ),
+        }
     }
 
     async fn list(&mut self) -> Result<BTreeMap<u32, Interface>, LinkError> {
@@ -289,377 +271,82 @@ impl Coordinator {
         }
     }
 
-    /// Brings the ports in line with the duties and the interfaces.
-    fn settle(&mut self) {
-        let duties = self.duties.borrow_and_update().clone();
-        let draining = self.stop.is_cancelled();
-        let fresh = self.fresh(&duties);
-        let mut holds: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
-        let mut yielding = BTreeSet::new();
-        let mut announced = BTreeMap::new();
-        let mut news: BTreeMap<&ServiceKey, News> = BTreeMap::new();
-        for (address, duty) in duties.iter() {
-            match duty.role {
-                Role::Yield => {
-                    yielding.insert(*address);
-                }
-                Role::Own { successor } if draining => {
-                    if successor {
-                        yielding.insert(*address);
-                    }
-                }
-                Role::Own { .. } => {
-                    let ports = choose(&self.ports, &duty.interfaces, address);
-                    if self.is_news(address, duty, &ports) {
-                        let news = news.entry(&duty.service).or_insert_with(|| News::new(duty));
-                        if ports.is_empty() {
-                            news.stranded.push(*address);
-                        } else {
-                            news.announced.push(*address);
-                            news.ports.extend(&ports);
-                        }
-                    }
-                    for index in &ports {
-                        holds.entry(*index).or_default().insert(*address);
-                    }
-                    let (service, uid) = (duty.service.clone(), duty.uid.clone());
-                    announced.insert(
-                        *address,
-                        Announced {
-                            service,
-                            uid,
-                            ports,
-                        },
-                    );
-                }
-            }
-        }
-        for news in news.values() {
-            self.tell_news(news);
-        }
-        let yielding = Arc::new(yielding);
-        for (index, port) in &self.ports {
-            let plan = Plan {
-                mac: port.interface.mac.unwrap_or_default(),
-                link: port.link,
-                source: source(&port.interface),
-                fresh: fresh.clone(),
-                check: if draining {
-                    Arc::default()
-                } else {
-                    checked(&duties, *index, &self.ports)
-                },
-                peers: Arc::default(),
-                hold: holds.remove(index).unwrap_or_default(),
-                yielding: yielding.clone(),
-                grace: if draining {
-                    self.config.drain_timeout
-                } else {
-                    YIELD
-                },
-                own: self.own.clone(),
-                ending: draining,
-            };
-            port.plan.send_if_modified(|before| {
-                let changed = *before != plan;
-                *before = plan;
-                changed
-            });
-        }
-        self.announced = announced;
-        self.count();
-    }
-
-    /// The addresses that no node had before. What is there when the speaker
-    /// starts has been used, for all it knows.
-    fn fresh(&mut self, duties: &Arc<Duties>) -> Arc<BTreeSet<IpAddr>> {
-        let now = Instant::now();
-        self.fresh.retain(|_, since| *since + FRESH > now);
-        if self.published > 1 && !Arc::ptr_eq(duties, &self.before) {
-            let new = duties
-                .iter()
-                .filter(|(_, duty)| matches!(duty.role, Role::Own { .. }))
-                .filter(|(address, _)| !self.before.contains_key(address));
-            self.fresh.extend(new.map(|(address, _)| (*address, now)));
-        }
-        self.before = duties.clone();
-        Arc::new(self.fresh.keys().copied().collect())
-    }
-
-    /// Tells of settings that stand in the way of an address.
-    fn look_for_traps(&mut self) {
-        let (duties, ports) = (self.before.clone(), &self.ports);
-        let subjects = duties.iter().map(|(address, duty)| Subject {
-            address: *address,
-            service: &duty.service,
-            uid: &duty.uid,
-            ports: choose(ports, &duty.interfaces, address),
-            own: matches!(duty.role, Role::Own { .. }),
-        });
-        let notes = self.traps.look(&self.config.node, subjects, &self.metrics);
-        for note in notes {
-            self.send(note);
+    /// New duties are computed for each interface; a new number is passed on.
+    fn follow_duties(&mut self) {
+        let decided = self.decided.borrow_and_update().clone();
+        let same = match (&self.seen, &decided.duties) {
+            (Some(seen), Some(duties)) => Arc::ptr_eq(seen, duties),
+            _ => false,
+        };
+        if !same {
+            self.seen = decided.duties;
+            self.stale = true;
+        } else if !self.stale && self.computing.is_none() {
+            self.order(|orders| orders.number = decided.number);
         }
     }
 
-    /// Whether this address was not announced before, or not been able to be.
-    fn is_news(&self, address: &IpAddr, duty: &Duty, ports: &BTreeSet<u32>) -> bool {
-        self.announced.get(address).is_none_or(|before| {
-            before.uid != duty.uid || before.ports.is_empty() != ports.is_empty()
-        })
-    }
-
-    /// Tells the Service's owner, once for all of its addresses: events that
-    /// come together are counted as one, whatever their text.
-    fn tell_news(&self, news: &News) {
-        let (node, service) = (&self.config.node, &news.duty.service);
-        if !news.announced.is_empty() {
-            let names = news
-                .ports
-                .iter()
-                .filter_map(|index| self.ports.get(index))
-                .map(|port| port.interface.name.as_str());
-            let (addresses, interfaces) = (join(&news.announced, " and "), join(names, ", "));
-            tracing::info!(%service, addresses, interfaces, "announcing");
-            let text = format!("announcing {addresses} from node {node} on {interfaces}");
-            self.tell(service, &news.duty.uid, false, "Announcing", text);
-        }
-        if !news.stranded.is_empty() {
-            let addresses = join(&news.stranded, " and ");
-            let cause = if news.duty.interfaces.is_empty() {
-                "none of its interfaces can announce".to_owned()
-            } else {
-                let names = join(&news.duty.interfaces, " or ");
-                format!("it has no interface {names} that is up")
-            };
-            tracing::warn!(%service, addresses, "owned, but {cause}");
-            let text = format!(
-                "node {node} should announce {addresses}, but {cause}; see interfaces and \
-                 nodeSelectors of the L2Advertisement"
-            );
-            self.tell(service, &news.duty.uid, true, "NoInterface", text);
-        }
-    }
-
-    /// What a port has to say.
-    fn heard(&self, event: PortEvent) {
-        match event {
-            PortEvent::Announcing(event) => self.heard_announcing(event),
-            PortEvent::Checked(CheckEvent::Verdict { address, verdict }) => {
-                self.heard_verdict(address, verdict);
-            }
-            PortEvent::Checked(CheckEvent::Answer { .. }) => {}
-        }
-    }
-
-    fn heard_announcing(&self, event: Event) {
-        match event {
-            Event::Succeeded { address, mac } => {
-                tracing::info!(%address, %mac, "handed over");
-            }
-            Event::Unclaimed { address } => {
-                tracing::warn!(%address, "given up, but its new owner was not heard here");
-            }
-            Event::Contested { address, mac } => {
-                tracing::warn!(%address, %mac, "another speaker announces the address too");
-            }
-            Event::Conflict { address, mac } => self.warn(
-                address,
-                "AddressConflict",
-                format!(
-                    "a host with hardware address {mac} also claims {address}, which node {} announces; \
-                     find it and take the address off it, or take the address out of the pool",
-                    self.config.node
-                ),
-            ),
-            Event::InUse { address, mac } => self.warn(
-                address,
-                "AddressInUse",
-                format!(
-                    "{address} is not announced: a host with hardware address {mac} has it already; \
-                     find it and take the address off it, or take the address out of the pool"
-                ),
-            ),
-            Event::ConflictEnded { address } => {
-                tracing::info!(%address, "no other host claims the address any more");
-            }
-        }
-    }
-
-    /// How an address is answered for that another node should have.
-    fn heard_verdict(&self, address: IpAddr, verdict: Verdict) {
-        let node = &self.config.node;
-        match verdict {
-            Verdict::Answered(mac) => tracing::debug!(%address, %mac, "answered for"),
-            Verdict::Silent => self.warn(
-                address,
-                "AddressUnanswered",
-                format!(
-                    "nobody answers for {address} when node {node} asks, though another node should; \
-                     see whether that node's speaker is well and what the switch filters"
-                ),
-            ),
-            Verdict::Several(one, other) => self.warn(
-                address,
-                "AddressAnsweredTwice",
-                format!(
-                    "hosts with hardware addresses {one} and {other} both answer for {address} when \
-                     node {node} asks; only one node should"
-                ),
-            ),
-        }
-    }
-
-    /// Warns the owner of the Service that has an address.
-    fn warn(&self, address: IpAddr, reason: &'static str, text: String) {
-        let Some(duty) = self.before.get(&address) else {
+    /// Computes the views beside, as it takes a while with ten thousand addresses,
+    /// and heartbeats must not wait.
+    fn compute_if_stale(&mut self) {
+        let Some(duties) = self.seen.clone().filter(|_| self.stale) else {
             return;
         };
-        tracing::error!(service = %duty.service, %address, "{text}");
-        self.tell(&duty.service, &duty.uid, true, reason, text);
-    }
-
-    fn tell(
-        &self,
-        service: &ServiceKey,
-        uid: &str,
-        warning: bool,
-        reason: &'static str,
-        text: String,
-    ) {
-        let (service, uid) = (service.clone(), uid.to_owned());
-        self.send(Note {
-            service,
-            uid,
-            warning,
-            reason,
-            text,
-        });
-    }
-
-    fn send(&self, note: Note) {
-        if let Err(error) = self.notes.try_send(note) {
-            let note = error.into_inner();
-            tracing::debug!(service = %note.service, reason = note.reason, "too many events at once");
+        if self.computing.is_some() {
+            return;
         }
-    }
-
-    fn count(&self) {
-        let mut counts: BTreeMap<&ServiceKey, i64> = BTreeMap::new();
-        for announced in self
-            .announced
-            .values()
-            .filter(|announced| !announced.ports.is_empty())
-        {
-            *counts.entry(&announced.service).or_default() += 1;
-        }
-        self.metrics.announced.clear();
-        for (service, count) in counts {
-            let label = ServiceLabel {
-                namespace: service.namespace.clone(),
-                service: service.name.clone(),
+        self.stale = false;
+        self.number = self.decided.borrow().number;
+        let node = self.common.node.clone();
+        let interfaces = self.interfaces.clone();
+        let before = self.views.clone();
+        self.computing = Some(tokio::task::spawn_blocking(move || {
+            let view = |(index, interface): (&u32, &Interface)| {
+                let view = view::compute(&duties, 0, &node, interface)?;
+                let same = before.get(index).filter(|before| ***before == view);
+                Some((*index, same.cloned().unwrap_or_else(|| Arc::new(view))))
             };
-            self.metrics.announced.get_or_create(&label).set(count);
+            interfaces.iter().filter_map(view).collect()
+        }));
+    }
+
+    fn take_views(&mut self, views: Views) {
+        self.views = views;
+        let number = self.number;
+        for (index, running) in &self.segments {
+            let view = self.views.get(index).cloned();
+            running.orders.send_modify(|orders| {
+                orders.view = view;
+                orders.number = number;
+            });
+        }
+        let expected = self.views.keys().filter_map(|index| {
+            let running = self.segments.contains_key(index);
+            running.then(|| self.interfaces.get(index).map(|i| i.name.clone()))?
+        });
+        let report = Report::Interfaces(
+            self.interfaces.values().map(view::shown).collect(),
+            expected.collect(),
+        );
+        let _ = self.common.reports.send(report);
+    }
+
+    fn order(&self, change: impl Fn(&mut Orders)) {
+        for running in self.segments.values() {
+            running.orders.send_modify(&change);
         }
     }
 }
 
-/// The addresses of other nodes that this interface would carry.
-fn checked(duties: &Duties, index: u32, ports: &BTreeMap<u32, Running>) -> Arc<BTreeSet<IpAddr>> {
-    let others = duties.iter().filter(|(_, duty)| duty.role == Role::Yield);
-    let here =
-        others.filter(|(address, duty)| choose(ports, &duty.interfaces, address).contains(&index));
-    Arc::new(here.map(|(address, _)| *address).collect())
-}
-
-/// The addresses that questions on an interface come from.
-fn source(interface: &Interface) -> Source {
-    let mut source = Source::default();
-    for (address, _) in &interface.addresses {
-        match address {
-            IpAddr::V4(address) if source.v4.is_unspecified() => source.v4 = *address,
-            IpAddr::V6(address) if address.is_unicast_link_local() => source.v6 = *address,
-            _ => {}
-        }
-    }
-    source
-}
-
-/// The interfaces for an address: those that are named, or else those that have
-/// a subnet with the address, or else, where none has, all of them.
-fn choose(
-    ports: &BTreeMap<u32, Running>,
-    names: &BTreeSet<String>,
-    address: &IpAddr,
-) -> BTreeSet<u32> {
-    let interfaces: Vec<_> = ports
-        .iter()
-        .map(|(index, port)| (*index, &port.interface))
-        .collect();
-    select(&interfaces, names, address)
-}
-
-fn select(
-    interfaces: &[(u32, &Interface)],
-    names: &BTreeSet<String>,
-    address: &IpAddr,
-) -> BTreeSet<u32> {
-    let pick = |wanted: &dyn Fn(&Interface) -> bool| -> BTreeSet<u32> {
-        let picked = interfaces.iter().filter(|(_, interface)| wanted(interface));
-        picked.map(|(index, _)| *index).collect()
+/// The views, when they are computed.
+async fn computed(computing: &mut Option<JoinHandle<Views>>) -> Views {
+    let Some(handle) = computing else {
+        return pending().await;
     };
-    if !names.is_empty() {
-        return pick(&|interface| names.contains(&interface.name));
-    }
-    let reaching = pick(&|interface| interface.reaches(address));
-    if reaching.is_empty() {
-        return pick(&|_| true);
-    }
-    reaching
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn interface(name: &str, subnets: &[(&str, u8)]) -> Interface {
-        Interface {
-            index: 0,
-            name: name.into(),
-            mac: Some([2, 0, 0, 0, 0, 1]),
-            running: true,
-            no_arp: false,
-            loopback: false,
-            enslaved: false,
-            carrier_changes: 0,
-            addresses: subnets
-                .iter()
-                .map(|(ip, len)| (ip.parse().unwrap(), *len))
-                .collect(),
-        }
-    }
-
-    fn chosen(names: &[&str], address: &str) -> Vec<u32> {
-        let eth0 = interface("eth0", &[("172.30.1.1", 16)]);
-        let lan0 = interface("lan0", &[("10.20.1.1", 16), ("fd20::1", 64)]);
-        let lan1 = interface("lan1", &[("10.21.1.1", 16)]);
-        let interfaces = [(2, &eth0), (3, &lan0), (4, &lan1)];
-        let names = names.iter().map(|name| (*name).to_owned()).collect();
-        select(&interfaces, &names, &address.parse().unwrap())
-            .into_iter()
-            .collect()
-    }
-
-    #[test]
-    fn the_interface_with_the_subnet_is_preferred() {
-        assert_eq!(chosen(&[], "10.20.100.0"), [3]);
-        assert_eq!(chosen(&[], "fd20::1:0"), [3]);
-        assert_eq!(chosen(&[], "192.0.2.1"), [2, 3, 4], "without any, all");
-    }
-
-    #[test]
-    fn named_interfaces_are_taken_as_they_are() {
-        assert_eq!(chosen(&["lan1", "eth0"], "10.20.100.0"), [2, 4]);
-        assert!(chosen(&["lan9"], "10.20.100.0").is_empty());
+    let views = handle.await;
+    *computing = None;
+    match views {
+        Ok(views) => views,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -1,139 +1,476 @@
-//! What this node has to do for each VIP, as a function of what the API says.
+//! Which addresses there are to own, and which nodes may, as a function of what
+//! the API says. On which segments that is, is the matter of [`crate::view`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use herald_api::{L2AdvertisementSpec, any_or_empty};
-use herald_core::{Node, ServiceKey, TrafficPolicy};
+use herald_api::names::LABEL_WEIGHT;
+use herald_api::{L2AdvertisementSpec, L2Policy, L2Profile, L2Rebalance, any_or_empty};
+use herald_core::{AddressRange, Node, ServiceKey, TrafficPolicy};
+use herald_election::{GroupId, NodeId, Policy, Profile, Rebalance};
 
-use crate::index::{Index, PoolView, ServiceView, SliceView};
+use crate::index::{AdvertisementView, Index, InterfaceView, PoolView, ServiceView, SliceView};
 
-/// Whose turn it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Ours: answer and announce.
-    Own {
-        /// Whether there is another node that could.
-        successor: bool,
-    },
-    /// Another node's: hand over if we have it.
-    Yield,
+/// What an advertisement leaves open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct L2Defaults {
+    /// How soon a silent node is taken for dead.
+    pub profile: L2Profile,
+    /// What is worse, no owner or two.
+    pub policy: L2Policy,
+    /// When addresses go back to the node that should have them.
+    pub rebalance: L2Rebalance,
 }
 
-/// What to do for one VIP.
+/// What there is to do in the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Duties {
+    /// The nodes that have a speaker, by name.
+    pub(crate) nodes: BTreeMap<String, NodeDuty>,
+    pub(crate) groups: Vec<GroupDuty>,
+    /// Where addresses may come to be.
+    pub(crate) grounds: Vec<Ground>,
+    /// By advertisement: whenever one changes, addresses go back to the nodes
+    /// that should have them.
+    pub(crate) rebalance: BTreeMap<String, String>,
+}
+
+/// A node with a speaker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Duty {
-    pub(crate) service: ServiceKey,
-    pub(crate) uid: String,
-    pub(crate) role: Role,
-    /// Names of interfaces to announce on; empty means all that can.
-    pub(crate) interfaces: BTreeSet<String>,
+pub(crate) struct NodeDuty {
+    pub(crate) id: NodeId,
+    pub(crate) weight: u8,
+    /// None while its speaker has not told them.
+    pub(crate) interfaces: Option<Vec<InterfaceView>>,
+    /// Where the cluster reaches it.
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
-/// VIPs that somebody owns. One that is missing is to be given up at once.
-pub(crate) type Duties = BTreeMap<IpAddr, Duty>;
+/// Addresses that move together: those of one Service, and of all Services that
+/// share one of these, as far as the same advertisements cover them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GroupDuty {
+    pub(crate) id: GroupId,
+    /// In order, each with the Services that have it.
+    pub(crate) vips: Vec<(IpAddr, Vec<Arc<ServiceRef>>)>,
+    pub(crate) policy: Policy,
+    pub(crate) profile: Profile,
+    pub(crate) rebalance: Rebalance,
+    pub(crate) candidates: Vec<CandidateDuty>,
+}
 
-/// The duties of the node `me`.
-pub(crate) fn compute(index: &Index, me: &str) -> Duties {
-    let mut slices: HashMap<&ServiceKey, Vec<&SliceView>> = HashMap::new();
-    for slice in index.slices.known().values() {
-        slices.entry(&slice.service).or_default().push(slice);
-    }
-    let eligible = eligible_nodes(index);
-    let mut duties = Duties::new();
-    for (key, service) in index.services.known() {
-        // Both families go to one node: the first address stands for all.
-        let Some(first) = service.vips.first() else {
-            continue;
-        };
-        let backing = Backing::of(slices.get(key).map_or(&[], Vec::as_slice));
-        for vip in &service.vips {
-            let advertisements = advertisements(index, service, vip);
-            if advertisements.is_empty() {
-                continue;
-            }
-            let candidates: Vec<&str> = eligible
+/// A Service, to write events about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ServiceRef {
+    pub(crate) key: ServiceKey,
+    pub(crate) uid: String,
+}
+
+/// A node that may own a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CandidateDuty {
+    pub(crate) node: String,
+    pub(crate) preference: Preference,
+    pub(crate) place: Place,
+}
+
+/// On which interfaces of a node a group may be announced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On those that have a subnet with the address.
+    Subnet,
+    /// On those of these names, whatever their subnets.
+    Named(Arc<BTreeSet<String>>),
+}
+
+impl Place {
+    /// Whether an address belongs on an interface with this name and these
+    /// subnets.
+    pub(crate) fn takes(&self, name: &str, subnets: &[(IpAddr, u8)], address: &IpAddr) -> bool {
+        match self {
+            Self::Subnet => subnets
                 .iter()
-                .filter(|node| backing.allows(service.traffic_policy, &node.name))
-                .filter(|node| advertisements.iter().any(|spec| announces_from(spec, node)))
-                .map(|node| node.name.as_str())
-                .collect();
-            let Some(owner) = herald_election::owner(first, candidates.iter().copied()) else {
-                continue;
-            };
-            let role = if owner == me {
-                Role::Own {
-                    successor: candidates.len() > 1,
-                }
-            } else {
-                Role::Yield
-            };
-            let duty = Duty {
-                service: key.clone(),
-                uid: service.uid.clone(),
-                role,
-                interfaces: interfaces(index, me, &advertisements),
-            };
-            // An address in the status of two Services is a mistake that the
-            // operator tells of; the first of them has it on every node.
-            duties.entry(*vip).or_insert(duty);
+                .any(|(own, length)| herald_net::same_subnet(own, address, *length)),
+            Self::Named(names) => names.contains(name),
         }
     }
-    duties
 }
 
-/// The nodes that may carry traffic and whose speaker is at work.
-fn eligible_nodes(index: &Index) -> Vec<&Node> {
+/// Which candidates come first: the greater one, what stands first in it first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Preference {
+    /// How many Services of the group have an endpoint that the node reaches.
+    pub(crate) serves: u32,
+    /// Whether Kubernetes calls it Ready. One that it does not may well forward,
+    /// but is the last choice.
+    pub(crate) ready: bool,
+    /// The sum of the weights of the advertisement's preferences.
+    pub(crate) weight: u32,
+    /// Its own ready endpoints, where only these are reached.
+    pub(crate) endpoints: u32,
+}
+
+impl Preference {
+    /// All in one number, below how many of the group's addresses the node has a
+    /// place for.
+    pub(crate) fn pack(self, places: u32) -> u32 {
+        places.min(7) << 29
+            | self.serves.min(7) << 26
+            | u32::from(self.ready) << 25
+            | self.weight.min(0xfff) << 13
+            | self.endpoints.min(0x1fff)
+    }
+}
+
+/// Where addresses of an advertisement's pools may come to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ground {
+    pub(crate) place: Place,
+    pub(crate) ranges: Vec<AddressRange>,
+}
+
+/// The duties in a cluster.
+pub(crate) fn compute(index: &Index, defaults: L2Defaults) -> Duties {
+    let nodes = nodes(index);
+    Duties {
+        groups: Grouping::of(index).groups(&nodes, defaults),
+        nodes: nodes
+            .iter()
+            .map(|node| (node.name.clone(), node_duty(index, node)))
+            .collect(),
+        grounds: grounds(index),
+        rebalance: index
+            .advertisements
+            .known()
+            .iter()
+            .filter_map(|(name, view)| Some((name.clone(), view.rebalance.clone()?)))
+            .collect(),
+    }
+}
+
+/// The nodes with a speaker.
+fn nodes(index: &Index) -> Vec<&Node> {
     let speaking: BTreeSet<&String> = index.speakers.known().values().collect();
     index
         .nodes
         .known()
         .values()
-        .filter(|node| node.eligible() && speaking.contains(&node.name))
+        .map(|view| &view.node)
+        .filter(|node| speaking.contains(&node.name))
         .collect()
+}
+
+fn node_duty(index: &Index, node: &Node) -> NodeDuty {
+    NodeDuty {
+        id: NodeId::of(&node.name),
+        weight: weight(node),
+        interfaces: index.interfaces.known().get(&node.name).cloned(),
+        addresses: node.internal_addresses.clone(),
+    }
+}
+
+/// A label that is no number from 1 to 255 counts as none.
+fn weight(node: &Node) -> u8 {
+    let weight = node
+        .labels
+        .get(LABEL_WEIGHT)
+        .and_then(|text| text.parse().ok());
+    weight.unwrap_or(1).max(1)
+}
+
+/// Whether traffic from outside may be sent to a node. That Kubernetes does not
+/// call it Ready says nothing about that: its kernel forwards on, and if it does
+/// not, its peers hear so on the segment.
+const fn may_carry(node: &Node) -> bool {
+    !node.network_unavailable && !node.excluded && !node.deleting
+}
+
+fn grounds(index: &Index) -> Vec<Ground> {
+    let ground = |view: &AdvertisementView| Ground {
+        place: place(&[&view.spec]),
+        ranges: index
+            .pools
+            .known()
+            .iter()
+            .filter(|(name, pool)| selects(&view.spec, name, pool))
+            .flat_map(|(_, pool)| pool.ranges.iter().copied())
+            .collect(),
+    };
+    index.advertisements.known().values().map(ground).collect()
 }
 
 /// Where a Service's usable endpoints are: the ready ones, else those that
 /// still serve while they end, as kube-proxy takes them.
 struct Backing<'a> {
-    nodes: BTreeSet<Option<&'a str>>,
+    policy: TrafficPolicy,
+    nodes: BTreeMap<Option<&'a str>, u32>,
 }
 
 impl<'a> Backing<'a> {
-    fn of(slices: &[&'a SliceView]) -> Self {
-        let nodes = |set: fn(&SliceView) -> &BTreeSet<Option<String>>| -> BTreeSet<_> {
-            slices
-                .iter()
-                .flat_map(|slice| set(slice))
-                .map(Option::as_deref)
-                .collect()
+    fn of(policy: TrafficPolicy, slices: &[&'a SliceView]) -> Self {
+        let count = |set: fn(&SliceView) -> &BTreeMap<Option<String>, u32>| {
+            let mut nodes = BTreeMap::new();
+            for (node, count) in slices.iter().flat_map(|slice| set(slice)) {
+                *nodes.entry(node.as_deref()).or_default() += count;
+            }
+            nodes
         };
-        let ready = nodes(|slice| &slice.ready);
-        Self {
-            nodes: if ready.is_empty() {
-                nodes(|slice| &slice.ending)
-            } else {
-                ready
-            },
-        }
+        let ready = count(|slice| &slice.ready);
+        let nodes = if ready.is_empty() {
+            count(|slice| &slice.ending)
+        } else {
+            ready
+        };
+        Self { policy, nodes }
     }
 
     /// Whether a node could pass traffic on.
-    fn allows(&self, policy: TrafficPolicy, node: &str) -> bool {
-        match policy {
+    fn allows(&self, node: &str) -> bool {
+        match self.policy {
             TrafficPolicy::Cluster => !self.nodes.is_empty(),
-            TrafficPolicy::Local => self.nodes.contains(&Some(node)),
+            TrafficPolicy::Local => self.nodes.contains_key(&Some(node)),
+        }
+    }
+
+    /// Endpoints on the node, where only those count.
+    fn own(&self, node: &str) -> u32 {
+        match self.policy {
+            TrafficPolicy::Cluster => 0,
+            TrafficPolicy::Local => self.nodes.get(&Some(node)).copied().unwrap_or(0),
         }
     }
 }
 
-/// The advertisements that cover a VIP of a Service.
+/// An address, and what is known of it.
+#[derive(Default)]
+struct Vip<'a> {
+    /// Services that have it, by their places.
+    services: Vec<usize>,
+    /// Advertisements that cover it.
+    advertisements: BTreeSet<&'a String>,
+}
+
+/// Services and their addresses on the way to groups.
+struct Grouping<'a> {
+    index: &'a Index,
+    services: Vec<(&'a ServiceKey, &'a ServiceView)>,
+    vips: BTreeMap<IpAddr, Vip<'a>>,
+    slices: HashMap<&'a ServiceKey, Vec<&'a SliceView>>,
+}
+
+impl<'a> Grouping<'a> {
+    fn of(index: &'a Index) -> Self {
+        let mut slices: HashMap<_, Vec<_>> = HashMap::new();
+        for slice in index.slices.known().values() {
+            slices.entry(&slice.service).or_default().push(slice);
+        }
+        let services: Vec<_> = index.services.known().iter().collect();
+        let mut vips: BTreeMap<IpAddr, Vip> = BTreeMap::new();
+        for (place, (_, service)) in services.iter().enumerate() {
+            for address in &service.vips {
+                let vip = vips.entry(*address).or_default();
+                vip.services.push(place);
+                vip.advertisements
+                    .extend(advertisements(index, service, address));
+            }
+        }
+        Self {
+            index,
+            services,
+            vips,
+            slices,
+        }
+    }
+
+    fn groups(&self, nodes: &[&Node], defaults: L2Defaults) -> Vec<GroupDuty> {
+        let mut parts: BTreeMap<(usize, &BTreeSet<&String>), Vec<IpAddr>> = BTreeMap::new();
+        let roots = self.roots();
+        for (address, vip) in &self.vips {
+            if let Some(first) = vip.services.first()
+                && !vip.advertisements.is_empty()
+            {
+                let part = (roots[*first], &vip.advertisements);
+                parts.entry(part).or_default().push(*address);
+            }
+        }
+        let groups = parts.into_iter();
+        groups
+            .filter_map(|((_, names), addresses)| self.group(names, &addresses, nodes, defaults))
+            .collect()
+    }
+
+    /// For each Service the least of those that it shares addresses with,
+    /// directly or not.
+    fn roots(&self) -> Vec<usize> {
+        fn find(roots: &mut [usize], mut at: usize) -> usize {
+            while roots[at] != at {
+                roots[at] = roots[roots[at]];
+                at = roots[at];
+            }
+            at
+        }
+        let mut roots: Vec<usize> = (0..self.services.len()).collect();
+        for vip in self.vips.values() {
+            for pair in vip.services.windows(2) {
+                let (a, b) = (find(&mut roots, pair[0]), find(&mut roots, pair[1]));
+                roots[a.max(b)] = a.min(b);
+            }
+        }
+        (0..roots.len()).map(|at| find(&mut roots, at)).collect()
+    }
+
+    /// A group; none where no node may own it.
+    fn group(
+        &self,
+        names: &BTreeSet<&String>,
+        addresses: &[IpAddr],
+        nodes: &[&Node],
+        defaults: L2Defaults,
+    ) -> Option<GroupDuty> {
+        let known = self.index.advertisements.known();
+        let specs: Vec<&L2AdvertisementSpec> = names
+            .iter()
+            .filter_map(|name| known.get(*name).map(|view| &view.spec))
+            .collect();
+        let places: BTreeSet<usize> = addresses
+            .iter()
+            .flat_map(|address| self.vips[address].services.iter().copied())
+            .collect();
+        let backings: Vec<Backing> = places.iter().map(|place| self.backing(*place)).collect();
+        let candidates: Vec<_> = nodes
+            .iter()
+            .filter(|node| may_carry(node))
+            .filter_map(|node| candidate(node, &specs, &backings))
+            .collect();
+        if candidates.is_empty() {
+            return None;
+        }
+        let refs: BTreeMap<usize, Arc<ServiceRef>> = places
+            .iter()
+            .map(|place| (*place, self.reference(*place)))
+            .collect();
+        let services = |address| {
+            let places = self.vips[address].services.iter();
+            places.map(|place| refs[place].clone()).collect()
+        };
+        let (policy, profile, rebalance) = settings(&specs, defaults);
+        Some(GroupDuty {
+            id: GroupId::of(addresses.first()?),
+            vips: addresses
+                .iter()
+                .map(|address| (*address, services(address)))
+                .collect(),
+            policy,
+            profile,
+            rebalance,
+            candidates,
+        })
+    }
+
+    fn backing(&self, place: usize) -> Backing<'a> {
+        let (key, service) = self.services[place];
+        let slices = self.slices.get(key).map_or(&[][..], Vec::as_slice);
+        Backing::of(service.traffic_policy, slices)
+    }
+
+    fn reference(&self, place: usize) -> Arc<ServiceRef> {
+        let (key, service) = self.services[place];
+        Arc::new(ServiceRef {
+            key: key.clone(),
+            uid: service.uid.clone(),
+        })
+    }
+}
+
+fn candidate(
+    node: &Node,
+    specs: &[&L2AdvertisementSpec],
+    backings: &[Backing],
+) -> Option<CandidateDuty> {
+    let from: Vec<&L2AdvertisementSpec> = specs
+        .iter()
+        .copied()
+        .filter(|spec| any_or_empty(&spec.node_selectors, &node.labels))
+        .collect();
+    let serves = backings.iter().filter(|backing| backing.allows(&node.name));
+    let serves = u32::try_from(serves.count()).unwrap_or(u32::MAX);
+    if from.is_empty() || serves == 0 {
+        return None;
+    }
+    let weights = from.iter().flat_map(|spec| &spec.preferred_node_selectors);
+    Some(CandidateDuty {
+        node: node.name.clone(),
+        preference: Preference {
+            serves,
+            ready: node.ready,
+            weight: weights
+                .filter(|preferred| preferred.preference.matches(&node.labels))
+                .map(|preferred| preferred.weight.clamp(0, 100).unsigned_abs())
+                .sum(),
+            endpoints: backings.iter().map(|backing| backing.own(&node.name)).sum(),
+        },
+        place: place(&from),
+    })
+}
+
+/// The interfaces that advertisements name together; with one that names none
+/// the subnets decide.
+fn place(specs: &[&L2AdvertisementSpec]) -> Place {
+    if specs.iter().any(|spec| spec.interfaces.is_empty()) {
+        return Place::Subnet;
+    }
+    let names = specs
+        .iter()
+        .flat_map(|spec| spec.interfaces.iter().cloned());
+    Place::Named(Arc::new(names.collect()))
+}
+
+/// Of several advertisements the most careful policy, the soonest profile, and a
+/// rebalancing if any wants it.
+fn settings(specs: &[&L2AdvertisementSpec], defaults: L2Defaults) -> (Policy, Profile, Rebalance) {
+    let strict = specs
+        .iter()
+        .any(|spec| spec.policy.unwrap_or(defaults.policy) == L2Policy::Strict);
+    let on_join = specs
+        .iter()
+        .any(|spec| spec.rebalance.unwrap_or(defaults.rebalance) == L2Rebalance::OnJoin);
+    let profiles = specs
+        .iter()
+        .map(|spec| profile(spec.profile.unwrap_or(defaults.profile)));
+    (
+        if strict {
+            Policy::Strict
+        } else {
+            Policy::Available
+        },
+        profiles
+            .min_by_key(|profile| profile.detect())
+            .unwrap_or_default(),
+        if on_join {
+            Rebalance::OnJoin
+        } else {
+            Rebalance::Manual
+        },
+    )
+}
+
+/// The election's word for it.
+pub(crate) const fn profile(profile: L2Profile) -> Profile {
+    match profile {
+        L2Profile::Default => Profile::Default,
+        L2Profile::Fast => Profile::Fast,
+        L2Profile::Safe => Profile::Safe,
+    }
+}
+
+/// The advertisements that cover an address of a Service.
 fn advertisements<'a>(
     index: &'a Index,
     service: &ServiceView,
-    vip: &IpAddr,
-) -> Vec<&'a L2AdvertisementSpec> {
-    let holds = |pool: &PoolView| pool.ranges.iter().any(|range| range.contains(vip));
+    address: &IpAddr,
+) -> impl Iterator<Item = &'a String> {
+    let holds = |pool: &PoolView| pool.ranges.iter().any(|range| range.contains(address));
     let pools: Vec<(&String, &PoolView)> = index
         .pools
         .known()
@@ -143,12 +480,14 @@ fn advertisements<'a>(
     index
         .advertisements
         .known()
-        .values()
-        .filter(|spec| {
-            pools.iter().any(|(name, pool)| selects(spec, name, pool))
-                && any_or_empty(&spec.service_selectors, &service.labels)
+        .iter()
+        .filter(move |(_, view)| {
+            pools
+                .iter()
+                .any(|(name, pool)| selects(&view.spec, name, pool))
+                && any_or_empty(&view.spec.service_selectors, &service.labels)
         })
-        .collect()
+        .map(|(name, _)| name)
 }
 
 fn selects(spec: &L2AdvertisementSpec, name: &String, pool: &PoolView) -> bool {
@@ -160,322 +499,5 @@ fn selects(spec: &L2AdvertisementSpec, name: &String, pool: &PoolView) -> bool {
             .any(|selector| selector.matches(&pool.labels))
 }
 
-fn announces_from(spec: &L2AdvertisementSpec, node: &Node) -> bool {
-    any_or_empty(&spec.node_selectors, &node.labels)
-}
-
-/// The interfaces that the advertisements for this node name together; one
-/// that names none means all.
-fn interfaces(
-    index: &Index,
-    me: &str,
-    advertisements: &[&L2AdvertisementSpec],
-) -> BTreeSet<String> {
-    let Some(me) = index.nodes.known().get(me) else {
-        return BTreeSet::new();
-    };
-    let mut names = BTreeSet::new();
-    for spec in advertisements
-        .iter()
-        .filter(|spec| announces_from(spec, me))
-    {
-        if spec.interfaces.is_empty() {
-            return BTreeSet::new();
-        }
-        names.extend(spec.interfaces.iter().cloned());
-    }
-    names
-}
-
 #[cfg(test)]
-mod tests {
-    use herald_api::{LabelSelector, LabelSelectorRequirement};
-
-    use super::*;
-    use crate::index::Change;
-    use crate::table::Step;
-
-    const VIP: &str = "10.20.100.0";
-
-    fn node(name: &str) -> Node {
-        Node {
-            name: name.into(),
-            labels: BTreeMap::from([("name".into(), name.into())]),
-            internal_addresses: Vec::new(),
-            ready: true,
-            network_unavailable: false,
-            excluded: false,
-            deleting: false,
-        }
-    }
-
-    fn web() -> ServiceKey {
-        ServiceKey::new("default", "web")
-    }
-
-    fn service(traffic_policy: TrafficPolicy) -> ServiceView {
-        ServiceView {
-            uid: "u".into(),
-            labels: BTreeMap::from([("tier".into(), "web".into())]),
-            traffic_policy,
-            vips: vec![VIP.parse().unwrap(), "fd20::1:0".parse().unwrap()],
-        }
-    }
-
-    fn slice(ready: &[&str], ending: &[&str]) -> SliceView {
-        let nodes = |names: &[&str]| names.iter().map(|n| Some((*n).to_owned())).collect();
-        SliceView {
-            service: web(),
-            ready: nodes(ready),
-            ending: nodes(ending),
-        }
-    }
-
-    /// Three nodes, a pool, an advertisement of it, and a Service with an
-    /// endpoint on n1.
-    struct Cluster(Index);
-
-    impl Cluster {
-        fn new() -> Self {
-            let mut cluster = Self(Index::default());
-            for name in ["n1", "n2", "n3"] {
-                cluster.node(node(name));
-                cluster.put(Change::Speaker(Step::Put(
-                    format!("speaker-{name}"),
-                    Some(name.into()),
-                )));
-            }
-            cluster.service(TrafficPolicy::Cluster);
-            cluster.endpoints(slice(&["n1"], &[]));
-            let pool = PoolView {
-                labels: BTreeMap::from([("net".into(), "lan".into())]),
-                ranges: vec![
-                    "10.20.100.0/22".parse().unwrap(),
-                    "fd20::1:0/112".parse().unwrap(),
-                ],
-            };
-            cluster.put(Change::Pool(Step::Put("lan".into(), Some(pool))));
-            cluster.advertise(&[L2AdvertisementSpec::default()]);
-            cluster
-        }
-
-        fn put(&mut self, change: Change) {
-            self.0.apply(change);
-        }
-
-        fn node(&mut self, node: Node) {
-            self.put(Change::Node(Step::Put(node.name.clone(), Some(node))));
-        }
-
-        fn service(&mut self, policy: TrafficPolicy) {
-            self.put(Change::Service(Step::Put(web(), Some(service(policy)))));
-        }
-
-        fn endpoints(&mut self, slice: SliceView) {
-            self.put(Change::Slice(Step::Put(
-                ("default".into(), "web-1".into()),
-                Some(slice),
-            )));
-        }
-
-        /// These and no other advertisements.
-        fn advertise(&mut self, specs: &[L2AdvertisementSpec]) {
-            self.put(Change::Advertisement(Step::Begin));
-            for (i, spec) in specs.iter().enumerate() {
-                self.put(Change::Advertisement(Step::Listed(
-                    i.to_string(),
-                    Some(spec.clone()),
-                )));
-            }
-            self.put(Change::Advertisement(Step::Complete));
-        }
-
-        /// Who owns the first VIP, asked of every node: nobody or one.
-        fn owner(&self) -> Option<String> {
-            let vip: IpAddr = VIP.parse().unwrap();
-            let mut owners = self.0.nodes.known().keys().filter(|name| {
-                compute(&self.0, name)
-                    .get(&vip)
-                    .is_some_and(|duty| matches!(duty.role, Role::Own { .. }))
-            });
-            let owner = owners.next().cloned();
-            assert_eq!(owners.next(), None, "two own it");
-            owner
-        }
-
-        fn duty(&self, me: &str) -> Option<Duty> {
-            compute(&self.0, me).remove(&VIP.parse().unwrap())
-        }
-    }
-
-    /// Matches nodes by their label `name`.
-    fn selector(operator: &str, name: &str) -> LabelSelector {
-        LabelSelector {
-            match_expressions: vec![LabelSelectorRequirement {
-                key: "name".into(),
-                operator: operator.into(),
-                values: vec![name.into()],
-            }],
-            ..LabelSelector::default()
-        }
-    }
-
-    fn spec(change: impl FnOnce(&mut L2AdvertisementSpec)) -> L2AdvertisementSpec {
-        let mut spec = L2AdvertisementSpec::default();
-        change(&mut spec);
-        spec
-    }
-
-    #[test]
-    fn both_families_go_to_one_node() {
-        let cluster = Cluster::new();
-        let owner = cluster.owner().unwrap();
-        let duties = compute(&cluster.0, &owner);
-        assert_eq!(duties.len(), 2);
-        assert!(
-            duties
-                .values()
-                .all(|duty| duty.role == Role::Own { successor: true })
-        );
-    }
-
-    #[test]
-    fn an_owner_that_may_no_longer_own_gives_way_to_one_other() {
-        let owner = Cluster::new().owner().unwrap();
-        let spoil: [fn(&mut Cluster, &str); 6] = [
-            |cluster, owner| {
-                cluster.node(Node {
-                    excluded: true,
-                    ..node(owner)
-                });
-            },
-            |cluster, owner| {
-                cluster.node(Node {
-                    ready: false,
-                    ..node(owner)
-                });
-            },
-            |cluster, owner| {
-                cluster.node(Node {
-                    network_unavailable: true,
-                    ..node(owner)
-                });
-            },
-            |cluster, owner| cluster.put(Change::Node(Step::Remove(owner.into()))),
-            |cluster, owner| {
-                cluster.put(Change::Speaker(Step::Put(format!("speaker-{owner}"), None)));
-            },
-            |cluster, owner| {
-                let selectors = vec![selector("NotIn", owner)];
-                cluster.advertise(&[spec(|spec| spec.node_selectors = selectors)]);
-            },
-        ];
-        for spoil in spoil {
-            let mut cluster = Cluster::new();
-            spoil(&mut cluster, &owner);
-            assert_ne!(cluster.owner().unwrap(), owner);
-            if cluster.0.nodes.known().contains_key(&owner) {
-                assert_eq!(cluster.duty(&owner).unwrap().role, Role::Yield);
-            }
-        }
-    }
-
-    #[test]
-    fn with_local_only_a_node_with_an_endpoint_owns() {
-        let mut cluster = Cluster::new();
-        cluster.service(TrafficPolicy::Local);
-        for name in ["n1", "n2", "n3"] {
-            cluster.endpoints(slice(&[name], &[]));
-            assert_eq!(cluster.owner().as_deref(), Some(name));
-            let role = cluster.duty(name).unwrap().role;
-            assert_eq!(role, Role::Own { successor: false }, "no other has one");
-        }
-    }
-
-    #[test]
-    fn an_endpoint_that_ends_serves_only_where_no_other_is_ready() {
-        let mut cluster = Cluster::new();
-        cluster.service(TrafficPolicy::Local);
-        cluster.endpoints(slice(&[], &["n1"]));
-        assert_eq!(cluster.owner().as_deref(), Some("n1"));
-        cluster.endpoints(slice(&["n2"], &["n1"]));
-        assert_eq!(cluster.owner().as_deref(), Some("n2"));
-    }
-
-    #[test]
-    fn an_endpoint_outside_the_cluster_serves_cluster_policy_only() {
-        let mut cluster = Cluster::new();
-        let outside = SliceView {
-            ready: BTreeSet::from([None]),
-            ..slice(&[], &[])
-        };
-        cluster.endpoints(outside);
-        assert!(cluster.owner().is_some());
-        cluster.service(TrafficPolicy::Local);
-        assert_eq!(cluster.owner(), None);
-    }
-
-    #[test]
-    fn nobody_owns_without_an_endpoint_an_advertisement_or_a_pool() {
-        let spoil: [fn(&mut Cluster); 5] = [
-            |cluster| cluster.endpoints(slice(&[], &[])),
-            |cluster| cluster.advertise(&[]),
-            |cluster| cluster.put(Change::Pool(Step::Remove("lan".into()))),
-            |cluster| {
-                cluster.advertise(&[spec(|spec| spec.ip_address_pools = vec!["other".into()])]);
-            },
-            |cluster| {
-                let other = LabelSelector {
-                    match_labels: BTreeMap::from([("tier".into(), "db".into())]),
-                    ..LabelSelector::default()
-                };
-                cluster.advertise(&[spec(|spec| spec.service_selectors = vec![other])]);
-            },
-        ];
-        for spoil in spoil {
-            let mut cluster = Cluster::new();
-            spoil(&mut cluster);
-            assert_eq!(cluster.owner(), None);
-            assert_eq!(cluster.duty("n1"), None, "to be given up at once");
-        }
-    }
-
-    #[test]
-    fn an_advertisement_selects_pools_by_name_or_label() {
-        let by_label = LabelSelector {
-            match_labels: BTreeMap::from([("net".into(), "lan".into())]),
-            ..LabelSelector::default()
-        };
-        for spec in [
-            spec(|spec| spec.ip_address_pools = vec!["lan".into()]),
-            spec(|spec| spec.ip_address_pool_selectors = vec![by_label]),
-        ] {
-            let mut cluster = Cluster::new();
-            cluster.advertise(&[spec]);
-            assert!(cluster.owner().is_some());
-        }
-    }
-
-    #[test]
-    fn the_last_node_has_no_successor() {
-        let mut cluster = Cluster::new();
-        for name in ["n2", "n3"] {
-            cluster.put(Change::Node(Step::Remove(name.into())));
-        }
-        assert_eq!(
-            cluster.duty("n1").unwrap().role,
-            Role::Own { successor: false }
-        );
-    }
-
-    #[test]
-    fn interfaces_of_the_advertisements_for_this_node_add_up() {
-        let named = |name: &str| spec(|spec| spec.interfaces = vec![name.into()]);
-        let elsewhere = spec(|spec| spec.node_selectors = vec![selector("In", "n2")]);
-        let mut cluster = Cluster::new();
-        cluster.advertise(&[named("lan0"), named("lan1"), elsewhere]);
-        assert_eq!(cluster.duty("n1").unwrap().interfaces.len(), 2);
-        let all = cluster.duty("n2").unwrap().interfaces;
-        assert!(all.is_empty(), "one that names none means all");
-    }
-}
+mod tests;

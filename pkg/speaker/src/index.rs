@@ -1,7 +1,7 @@
 //! What this node knows of the cluster: of each kind what the duties rest on,
 //! and nothing else, so that a thousand Services fit in a few megabytes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use herald_api::L2AdvertisementSpec;
@@ -27,23 +27,24 @@ pub(crate) struct ServiceView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SliceView {
     pub(crate) service: ServiceKey,
-    pub(crate) ready: BTreeSet<Option<String>>,
+    /// How many on each node.
+    pub(crate) ready: BTreeMap<Option<String>, u32>,
     /// Those that still serve while they end.
-    pub(crate) ending: BTreeSet<Option<String>>,
+    pub(crate) ending: BTreeMap<Option<String>, u32>,
 }
 
 impl SliceView {
     pub(crate) fn new(service: ServiceKey, endpoints: impl Iterator<Item = Endpoint>) -> Self {
         let mut slice = Self {
             service,
-            ready: BTreeSet::new(),
-            ending: BTreeSet::new(),
+            ready: BTreeMap::new(),
+            ending: BTreeMap::new(),
         };
         for endpoint in endpoints {
             if endpoint.ready {
-                slice.ready.insert(endpoint.node);
+                *slice.ready.entry(endpoint.node).or_default() += 1;
             } else if endpoint.serving && endpoint.terminating {
-                slice.ending.insert(endpoint.node);
+                *slice.ending.entry(endpoint.node).or_default() += 1;
             }
         }
         slice
@@ -57,35 +58,80 @@ pub(crate) struct PoolView {
     pub(crate) ranges: Vec<AddressRange>,
 }
 
+/// An advertisement, and what its annotation asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AdvertisementView {
+    pub(crate) spec: L2AdvertisementSpec,
+    /// Whenever this changes, addresses go back to whom they should be with.
+    pub(crate) rebalance: Option<String>,
+}
+
+/// A node, and what a status object of its speaker's refers to it by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeView {
+    pub(crate) node: Node,
+    pub(crate) uid: String,
+}
+
+/// An interface of a node, as its speaker tells the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InterfaceView {
+    pub(crate) name: String,
+    /// With the lengths of their prefixes; no link-local ones.
+    pub(crate) addresses: Vec<(IpAddr, u8)>,
+}
+
+/// A step of one of the watches, and the number of the API's state after it
+/// (`resourceVersion`; 0 where the step has none).
+#[derive(Debug)]
+pub(crate) struct News {
+    pub(crate) number: u64,
+    pub(crate) change: Change,
+}
+
 /// A step of one of the watches.
 #[derive(Debug)]
 pub(crate) enum Change {
-    Node(Step<String, Node>),
-    /// A speaker's pod that is Ready and stays, with its node.
+    Node(Step<String, NodeView>),
+    /// A speaker's pod that runs or is about to, with its node. How it is, its
+    /// peers hear for themselves.
     Speaker(Step<String, String>),
+    /// The interfaces of a node.
+    Interfaces(Step<String, Vec<InterfaceView>>),
     Service(Step<ServiceKey, ServiceView>),
     Slice(Step<ObjectKey, SliceView>),
     Pool(Step<String, PoolView>),
-    Advertisement(Step<String, L2AdvertisementSpec>),
+    Advertisement(Step<String, AdvertisementView>),
 }
 
 /// Everything the duties rest on. Owned by one task.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    pub(crate) nodes: Table<String, Node>,
+    /// The greatest number of the API's state seen. All speakers follow the same
+    /// objects, so who has the greater one knows more.
+    pub(crate) number: u64,
+    pub(crate) nodes: Table<String, NodeView>,
     pub(crate) speakers: Table<String, String>,
+    pub(crate) interfaces: Table<String, Vec<InterfaceView>>,
     pub(crate) services: Table<ServiceKey, ServiceView>,
     pub(crate) slices: Table<ObjectKey, SliceView>,
     pub(crate) pools: Table<String, PoolView>,
-    pub(crate) advertisements: Table<String, L2AdvertisementSpec>,
+    pub(crate) advertisements: Table<String, AdvertisementView>,
 }
 
 impl Index {
+    /// Takes in news; says whether anything but the number is different now.
+    pub(crate) fn take(&mut self, news: News) -> bool {
+        self.number = self.number.max(news.number);
+        self.apply(news.change)
+    }
+
     /// Takes in a change; says whether anything is different now.
     pub(crate) fn apply(&mut self, change: Change) -> bool {
         match change {
             Change::Node(step) => self.nodes.apply(step),
             Change::Speaker(step) => self.speakers.apply(step),
+            Change::Interfaces(step) => self.interfaces.apply(step),
             Change::Service(step) => self.services.apply(step),
             Change::Slice(step) => self.slices.apply(step),
             Change::Pool(step) => self.pools.apply(step),
@@ -98,6 +144,7 @@ impl Index {
     pub(crate) const fn is_complete(&self) -> bool {
         self.nodes.is_complete()
             && self.speakers.is_complete()
+            && self.interfaces.is_complete()
             && self.services.is_complete()
             && self.slices.is_complete()
             && self.pools.is_complete()
@@ -115,6 +162,7 @@ mod tests {
         let lists = [
             Change::Node(Step::Complete),
             Change::Speaker(Step::Complete),
+            Change::Interfaces(Step::Complete),
             Change::Service(Step::Complete),
             Change::Slice(Step::Complete),
             Change::Pool(Step::Complete),
@@ -125,6 +173,16 @@ mod tests {
             assert!(index.apply(list));
         }
         assert!(index.is_complete());
+    }
+
+    #[test]
+    fn the_number_only_grows() {
+        let mut index = Index::default();
+        for (number, grown) in [(7, 7), (0, 7), (9, 9), (8, 9)] {
+            let change = Change::Node(Step::Begin);
+            assert!(!index.take(News { number, change }));
+            assert_eq!(index.number, grown);
+        }
     }
 
     #[test]

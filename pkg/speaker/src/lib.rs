@@ -2,34 +2,47 @@
 //!
 //! ```text
 //!  API ─watch──> index ──> duties (pure) ──watch channel──> coordinator <── netlink
-//!                                                            │      ^
-//!                        one task for each interface: <──plan┘      │
-//!                        port (sockets, groups, announcer) ──events─┘
+//!                                                            │  views (pure)
+//!     a thread of its own: one segment for each interface: <─┘
+//!     segment (heartbeats, election) ──plan──> port (sockets, groups, announcer)
+//!        │
+//!        └─reports──> desk: status object, metrics, readiness
 //! ```
 //!
-//! One task owns the index and decides who owns what; one decides what is held
-//! on which interface; a port answers and announces what its plan says. The
+//! One task owns the index and says who may own what; on each segment the
+//! speakers elect who does; a port answers and announces what its plan says. The
 //! API may be away: the index keeps what it had, and so does everything behind
 //! it.
 
+mod beats;
 mod coordinator;
 mod duties;
 mod events;
+#[cfg(test)]
+mod frame_tests;
 mod index;
+mod keys;
 mod metrics;
 #[cfg(test)]
 mod neighbor_tests;
-mod port;
 #[cfg(test)]
-mod segment_tests;
+mod netns;
+mod port;
+mod report;
+mod segment;
+mod stranded;
 mod table;
+mod throttle;
 mod traps;
+mod view;
 mod watch;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
-pub use herald_l2::{Profile, Rate};
+use herald_net::Precedence;
 use herald_telemetry::{Health, Registry};
 use kube::Client;
 use regex::Regex;
@@ -38,10 +51,15 @@ use tokio::sync::mpsc;
 use tokio::sync::watch::channel;
 use tokio_util::sync::CancellationToken;
 
-use coordinator::Coordinator;
-use duties::Duties;
-use index::{Change, Index};
+use coordinator::{Coordinator, Decided};
+use index::{Index, News};
 use metrics::Metrics;
+use report::Desk;
+use segment::Common;
+use stranded::Stranded;
+
+pub use duties::L2Defaults;
+pub use herald_l2::{Profile as Announcing, Rate};
 
 /// How a speaker is set up.
 #[derive(Clone, Debug)]
@@ -54,11 +72,15 @@ pub struct Config {
     pub handle_unclassed: bool,
     /// Interfaces whose name matches one of these are never announced on.
     pub exclude_interfaces: Vec<Regex>,
+    /// What advertisements leave open. The same on all nodes.
+    pub l2: L2Defaults,
+    /// Heartbeats go to each peer's address, where a network blocks multicast.
+    pub unicast: bool,
     /// How long VIPs are still answered for after the order to stop, while no
     /// successor is heard.
     pub drain_timeout: Duration,
     /// How fast and how often addresses are announced.
-    pub announcing: Profile,
+    pub announcing: Announcing,
     /// Whether to check that what other nodes own is answered for.
     pub check: bool,
 }
@@ -69,6 +91,12 @@ pub enum SpeakerError {
     /// The node's interfaces can't be followed.
     #[error(transparent)]
     Links(#[from] herald_net::LinkError),
+    /// The thread of the segments can't be started.
+    #[error("cannot start a thread for the segments")]
+    Thread(#[source] std::io::Error),
+    /// The thread of the segments broke off.
+    #[error("the thread of the segments ended unexpectedly; its last words are in the log")]
+    Broken,
 }
 
 /// Announces until `stop` is cancelled and every VIP is handed over. `health`
@@ -81,15 +109,82 @@ pub async fn run(
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), SpeakerError> {
-    let changes = watch::start(&client, &config);
-    let (publish, duties) = channel(Arc::<Duties>::default());
-    let notes = events::start(client, &config.node);
-    let node = config.node.clone();
-    let coordinator = Coordinator::new(config, duties, notes, metrics.0, stop.clone())?;
+    let news = watch::start(&client, &config);
+    let keys = keys::start(client.clone(), &config.namespace);
+    let notes = events::start(client.clone(), &config.node);
+    let (publish, decided) = channel(Decided::default());
+    let (uid, node_uid) = channel(String::new());
+    let (reports, reported) = mpsc::unbounded_channel();
+    let (strays, straying) = mpsc::unbounded_channel();
+    let desk = Desk {
+        api: Desk::api(client, &config.namespace),
+        node: config.node.clone(),
+        uid: node_uid,
+        health,
+        metrics: metrics.0.clone(),
+        stop: stop.clone(),
+    };
+    let common = Common {
+        node: config.node.clone(),
+        profile: duties::profile(config.l2.profile),
+        unicast: config.unicast,
+        drain_timeout: config.drain_timeout,
+        announcing: config.announcing,
+        check: config.check,
+        keys,
+        notes: notes.clone(),
+        reports,
+        strays,
+        metrics: metrics.0.clone(),
+        sessions: Arc::new(Mutex::new(BTreeMap::new())),
+    };
+    let exclude = config.exclude_interfaces.clone();
+    let segments = on_a_thread(move || {
+        Coordinator::new(common, straying, exclude, decided, stop).map(Coordinator::run)
+    });
+    let decide = Decide {
+        defaults: config.l2,
+        stranded: Stranded::new(config.node.clone(), notes),
+        node: config.node,
+        publish,
+        uid,
+    };
     tokio::select! {
-        result = coordinator.run() => result,
-        () = decide(changes, &node, publish, health, stop) => Ok(()),
+        result = segments => result,
+        () = decide.run(news) => Ok(()),
+        () = desk.keep(reported) => Err(SpeakerError::Broken),
+        () = throttle::watch(&metrics.0) => Ok(()),
     }
+}
+
+/// Runs a task on a thread and a runtime of its own, so that whatever keeps the
+/// others busy does not delay it.
+async fn on_a_thread<T>(
+    task: impl FnOnce() -> Result<T, SpeakerError> + Send + 'static,
+) -> Result<(), SpeakerError>
+where
+    T: Future<Output = Result<(), SpeakerError>>,
+{
+    let (ended, end) = tokio::sync::oneshot::channel();
+    let body = move || {
+        match herald_net::take_precedence() {
+            Precedence::None => {
+                tracing::debug!("heartbeats have no precedence over other programs of this node");
+            }
+            given => tracing::info!(?given, "heartbeats have precedence"),
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(SpeakerError::Thread);
+        let result = runtime.and_then(|runtime| runtime.block_on(async { task()?.await }));
+        let _ = ended.send(result);
+    };
+    thread::Builder::new()
+        .name("segments".into())
+        .spawn(body)
+        .map_err(SpeakerError::Thread)?;
+    end.await.unwrap_or(Err(SpeakerError::Broken))
 }
 
 /// The speaker's metrics, registered.
@@ -105,49 +200,56 @@ impl SpeakerMetrics {
 
 /// Owns the index, and computes the duties anew whenever something that they
 /// rest on has changed.
-async fn decide(
-    mut changes: mpsc::Receiver<Change>,
-    node: &str,
-    publish: tokio::sync::watch::Sender<Arc<Duties>>,
-    health: Health,
-    stop: CancellationToken,
-) {
-    let mut index = Index::default();
-    let mut batch = Vec::new();
-    let mut complete = false;
-    loop {
-        tokio::select! {
-            taken = changes.recv_many(&mut batch, usize::MAX) => {
-                if taken == 0 {
-                    return;
-                }
+struct Decide {
+    node: String,
+    defaults: L2Defaults,
+    stranded: Stranded,
+    publish: tokio::sync::watch::Sender<Decided>,
+    uid: tokio::sync::watch::Sender<String>,
+}
+
+impl Decide {
+    async fn run(mut self, mut news: mpsc::Receiver<News>) {
+        let mut index = Index::default();
+        let mut batch = Vec::new();
+        let mut complete = false;
+        while news.recv_many(&mut batch, usize::MAX).await > 0 {
+            // Changes that came together are answered together.
+            let mut changed = false;
+            for news in batch.drain(..) {
+                changed |= index.take(news);
             }
-            () = stop.cancelled(), if health.is_ready() => {
-                health.set_ready(false);
+            if !index.is_complete() {
                 continue;
             }
-        }
-        // Changes that came together are answered together.
-        let mut changed = false;
-        for change in batch.drain(..) {
-            changed |= index.apply(change);
-        }
-        if !changed || !index.is_complete() {
-            continue;
-        }
-        let first = !std::mem::replace(&mut complete, true);
-        if first {
-            tracing::info!(node, "in step with the API");
-            health.set_ready(!stop.is_cancelled());
-        }
-        let now = duties::compute(&index, node);
-        publish.send_if_modified(|before| {
-            let changed = **before != now;
-            if changed {
-                *before = Arc::new(now);
+            if !std::mem::replace(&mut complete, true) {
+                tracing::info!(node = self.node, "in step with the API");
             }
-            // That there is nothing is news the first time.
-            changed || first
+            if changed {
+                self.decide(&index);
+            } else {
+                self.publish.send_if_modified(|decided| {
+                    std::mem::replace(&mut decided.number, index.number) != index.number
+                });
+            }
+        }
+    }
+
+    fn decide(&mut self, index: &Index) {
+        if let Some(me) = index.nodes.known().get(&self.node) {
+            self.uid.send_if_modified(|uid| {
+                let changed = *uid != me.uid;
+                uid.clone_from(&me.uid);
+                changed
+            });
+        }
+        let duties = duties::compute(index, self.defaults);
+        self.stranded.follow(&duties);
+        self.publish.send_modify(|decided| {
+            decided.number = index.number;
+            if decided.duties.as_deref() != Some(&duties) {
+                decided.duties = Some(Arc::new(duties));
+            }
         });
     }
 }

@@ -1,16 +1,36 @@
 //! The speaker's metrics.
 
+use std::sync::atomic::AtomicU64;
+
 use herald_l2::Counters;
 use herald_telemetry::Registry;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+/// Upper ends in seconds, around what the profiles promise.
+const TAKEOVER: [f64; 10] = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0];
 
 /// Which interface.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct InterfaceLabel {
     pub(crate) interface: String,
+}
+
+/// Which interface, and why.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct ReasonLabel {
+    pub(crate) interface: String,
+    pub(crate) reason: &'static str,
+}
+
+/// Which interface, and how.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct LivenessLabel {
+    pub(crate) interface: String,
+    pub(crate) liveness: &'static str,
 }
 
 /// Which Service.
@@ -23,11 +43,11 @@ pub(crate) struct ServiceLabel {
 /// Which setting of the node, on which interface.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct TrapLabel {
-    pub(crate) trap: &'static str,
+    pub(crate) trap: String,
     pub(crate) interface: String,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Metrics {
     pub(crate) announced: Family<ServiceLabel, Gauge>,
     pub(crate) traps: Family<TrapLabel, Gauge>,
@@ -39,6 +59,39 @@ pub(crate) struct Metrics {
     conflicts: Family<InterfaceLabel, Gauge>,
     silent: Family<InterfaceLabel, Gauge>,
     several: Family<InterfaceLabel, Gauge>,
+    pub(crate) beats_sent: Family<InterfaceLabel, Counter>,
+    pub(crate) beats_received: Family<InterfaceLabel, Counter>,
+    pub(crate) beats_rejected: Family<ReasonLabel, Counter>,
+    pub(crate) stalls: Family<InterfaceLabel, Counter>,
+    pub(crate) moves: Family<ReasonLabel, Counter>,
+    pub(crate) peers: Family<LivenessLabel, Gauge>,
+    pub(crate) takeover: Histogram,
+    pub(crate) throttled: Gauge<f64, AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            announced: Family::default(),
+            traps: Family::default(),
+            requests: Family::default(),
+            probes: Family::default(),
+            responses: Family::default(),
+            gratuitous: Family::default(),
+            claims: Family::default(),
+            conflicts: Family::default(),
+            silent: Family::default(),
+            several: Family::default(),
+            beats_sent: Family::default(),
+            beats_received: Family::default(),
+            beats_rejected: Family::default(),
+            stalls: Family::default(),
+            moves: Family::default(),
+            peers: Family::default(),
+            takeover: Histogram::new(TAKEOVER),
+            throttled: Gauge::default(),
+        }
+    }
 }
 
 /// Those of one interface.
@@ -164,6 +217,21 @@ impl Metrics {
             l2.register(name, help, family.clone());
         }
         for (name, help, family) in [
+            ("heartbeats_sent", "Heartbeats sent", &metrics.beats_sent),
+            (
+                "heartbeats_received",
+                "Heartbeats of other speakers taken in",
+                &metrics.beats_received,
+            ),
+            (
+                "stalls",
+                "Times this speaker did not run in time for its heartbeats",
+                &metrics.stalls,
+            ),
+        ] {
+            l2.register(name, help, family.clone());
+        }
+        for (name, help, family) in [
             (
                 "conflicts",
                 "Addresses of this node that another host uses too",
@@ -182,6 +250,36 @@ impl Metrics {
         ] {
             l2.register(name, help, family.clone());
         }
+        l2.register(
+            "heartbeats_rejected",
+            "Datagrams that were no heartbeats of this cluster, by reason",
+            metrics.beats_rejected.clone(),
+        );
+        l2.register(
+            "takeovers",
+            "Groups of addresses that came to this node, by cause",
+            metrics.moves.clone(),
+        );
+        l2.register(
+            "peers",
+            "Other speakers on the segment, by how they are seen",
+            metrics.peers.clone(),
+        );
+        l2.register(
+            "takeover_seconds",
+            "From the last heartbeat of a lost owner until its addresses were announced here",
+            metrics.takeover.clone(),
+        );
+        speaker_throttled(registry, &metrics);
         metrics
     }
+}
+
+fn speaker_throttled(registry: &mut Registry, metrics: &Metrics) {
+    let speaker = registry.sub_registry_with_prefix("herald_speaker");
+    speaker.register(
+        "throttled_seconds",
+        "Time in which a CPU limit kept this speaker from running, since it was made",
+        metrics.throttled.clone(),
+    );
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use herald_l2::{ArpOperation, ArpPacket, Mac, NeighborAdvertisement, NeighborSolicitation};
 use herald_net::{Links, PacketSocket, Traffic};
 
-use crate::segment_tests::{inside_as, must, run, until};
+use crate::netns::{inside, must, run, until};
 
 /// The host's.
 const HOST: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -132,7 +132,6 @@ impl Segment {
         until(
             &format!("ip -n host neigh show {sentinel}"),
             &NEW.to_string(),
-            true,
         )
         .await;
         let entries = read(&must("ip -n host neigh show").await);
@@ -284,7 +283,7 @@ fn arp_cases(created: Entry) -> Vec<Case> {
 
 #[test]
 fn arp_announcements_in_every_form() {
-    if !inside_as("neighbor_tests::arp_announcements_in_every_form") {
+    if !inside("neighbor_tests::arp_announcements_in_every_form") {
         return;
     }
     run(async {
@@ -407,7 +406,7 @@ fn ndp_cases() -> Vec<Case> {
 
 #[test]
 fn neighbor_advertisements_in_every_form() {
-    if !inside_as("neighbor_tests::neighbor_advertisements_in_every_form") {
+    if !inside("neighbor_tests::neighbor_advertisements_in_every_form") {
         return;
     }
     run(async {

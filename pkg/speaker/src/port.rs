@@ -1,14 +1,14 @@
 //! One interface: its sockets, its groups, its announcer and its checker.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use herald_l2::{
-    Announcer, CheckEvent, Checker, Event, Frame, Mac, Profile, Source, solicited_node,
+    Announcer, CheckEvent, Checker, Event, Frame, Mac, Profile, Source, Verdict, solicited_node,
 };
 use herald_net::{Groups, Inbox, PacketError, PacketSocket, Traffic};
 use tokio::sync::{mpsc, watch};
@@ -27,6 +27,8 @@ const JOIN_AGAIN: Duration = Duration::from_secs(1);
 /// What an interface is to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
+    /// How to announce; that of the first plan holds.
+    pub(crate) announcing: Profile,
     /// The interface's hardware address.
     pub(crate) mac: [u8; 6],
     /// Another number than before: the link was away or is another one, so that
@@ -34,34 +36,43 @@ pub(crate) struct Plan {
     pub(crate) link: u64,
     /// From which addresses to ask.
     pub(crate) source: Source,
-    /// Addresses to hold.
-    pub(crate) hold: BTreeSet<IpAddr>,
+    /// Addresses to hold. Whenever the number of one grows, it is announced anew.
+    pub(crate) hold: BTreeMap<IpAddr, u32>,
     /// Of these the ones that no node had before: another host is asked for
     /// first.
-    pub(crate) fresh: Arc<BTreeSet<IpAddr>>,
+    pub(crate) fresh: BTreeSet<IpAddr>,
     /// Addresses that another node is to have. What is in neither set is
     /// withdrawn at once.
     pub(crate) yielding: Arc<BTreeSet<IpAddr>>,
     /// How long to answer for these while the other node is not heard.
     pub(crate) grace: Duration,
     /// Addresses of which to check that somebody answers for them.
-    pub(crate) check: Arc<BTreeSet<IpAddr>>,
+    pub(crate) check: BTreeSet<IpAddr>,
     /// Hardware addresses of this node; their frames are not another's word.
     pub(crate) own: Arc<BTreeSet<[u8; 6]>>,
     /// Hardware addresses of other speakers on the segment, as far as they are
     /// known; their claims are no conflict.
     pub(crate) peers: Arc<BTreeSet<[u8; 6]>>,
-    /// Whether to end when nothing is answered for any more.
-    pub(crate) ending: bool,
 }
 
-/// What a port has to tell.
+/// What a port has to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PortEvent {
-    /// About an address of ours.
-    Announcing(Event),
-    /// About another's.
-    Checked(CheckEvent),
+    /// Of an address that it announces or announced.
+    Announcer(Event),
+    /// How an address is answered for that another node has.
+    Verdict(IpAddr, Verdict),
+    /// A host answered for its own address.
+    Answered(Ipv4Addr),
+}
+
+/// A question whether a host is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Question {
+    /// Our own address.
+    pub(crate) from: Ipv4Addr,
+    /// The host's.
+    pub(crate) to: Ipv4Addr,
 }
 
 /// An interface that is announced on.
@@ -74,9 +85,9 @@ pub(crate) struct Port {
     /// When to try again to join what could not be.
     join_again: Option<Instant>,
     announcer: Announcer,
-    /// None where nothing is to be checked.
-    checker: Option<Checker>,
+    checker: Checker,
     plan: watch::Receiver<Plan>,
+    questions: mpsc::UnboundedReceiver<Question>,
     /// The last plan that was followed.
     followed: Plan,
     events: mpsc::UnboundedSender<PortEvent>,
@@ -90,13 +101,15 @@ impl Port {
     pub(crate) fn open(
         name: &str,
         index: u32,
-        profile: Profile,
-        checks: bool,
         plan: watch::Receiver<Plan>,
+        questions: mpsc::UnboundedReceiver<Question>,
         events: mpsc::UnboundedSender<PortEvent>,
         metrics: &Metrics,
     ) -> Result<Self, PacketError> {
-        let mac = Mac(plan.borrow().mac);
+        let (mac, profile) = {
+            let plan = plan.borrow();
+            (Mac(plan.mac), plan.announcing)
+        };
         let groups = Groups::new(index)
             .inspect_err(|error| tracing::info!(%error, "IPv6 addresses are not announced"))
             .ok();
@@ -113,8 +126,9 @@ impl Port {
             joined: BTreeSet::new(),
             join_again: None,
             announcer: Announcer::new(mac, profile, Instant::now()),
-            checker: checks.then(|| Checker::new(mac, profile.questions)),
+            checker: Checker::new(mac, profile.questions),
             plan,
+            questions,
             followed,
             events,
             metrics: metrics.port(name),
@@ -122,16 +136,12 @@ impl Port {
         })
     }
 
-    /// Follows the plan until its sender is gone, or until an ending plan is
-    /// fulfilled.
+    /// Follows the plan until its sender is gone.
     pub(crate) async fn run(mut self) {
         let (mut arp, mut neighbors) = (Inbox::new(), Inbox::new());
         self.plan.mark_changed();
         loop {
             self.flush().await;
-            if self.followed.ending && self.announcer.addresses().next().is_none() {
-                return;
-            }
             let due = self.due();
             let timer = async {
                 match due {
@@ -151,6 +161,10 @@ impl Port {
                     self.handle_timeout(Instant::now());
                     continue;
                 }
+                Some(question) = self.questions.recv() => {
+                    self.checker.ask(question.from, question.to, Instant::now());
+                    continue;
+                }
                 result = self.arp.receive(&mut arp) => (result, &arp),
                 result = self.neighbors.receive(&mut neighbors) => (result, &neighbors),
             };
@@ -158,8 +172,7 @@ impl Port {
                 Ok(()) => self.handle(inbox, Instant::now()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // The coordinator hears of it too and ends this port if the
-                    // link stays down.
+                    // The segment hears of it too, if the link is down.
                     tracing::debug!(interface = self.name, %error, "receiving");
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -178,25 +191,24 @@ impl Port {
                 continue;
             }
             self.announcer.handle_frame(frame, now);
-            if let Some(checker) = &mut self.checker {
-                checker.handle_frame(frame, now);
-            }
+            self.checker.handle_frame(frame, now);
         }
     }
 
     fn due(&self) -> Option<Instant> {
-        let checker = self.checker.as_ref().and_then(Checker::poll_timeout);
-        [self.announcer.poll_timeout(), checker, self.join_again]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.announcer.poll_timeout(),
+            self.checker.poll_timeout(),
+            self.join_again,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.announcer.handle_timeout(now);
-        if let Some(checker) = &mut self.checker {
-            checker.handle_timeout(now);
-        }
+        self.checker.handle_timeout(now);
         if self.join_again.is_some_and(|at| at <= now) {
             self.follow_groups(std::iter::empty());
         }
@@ -212,7 +224,7 @@ impl Port {
         let peers = plan.peers.iter().copied().map(Mac).collect();
         self.announcer.set_peers(peers);
         for address in self.announcer.addresses().collect::<Vec<_>>() {
-            if plan.hold.contains(&address) {
+            if plan.hold.contains_key(&address) {
                 continue;
             }
             if plan.yielding.contains(&address) {
@@ -223,19 +235,20 @@ impl Port {
         }
         // Before the announcement, so that a switch that snoops lets the
         // questions through.
-        self.follow_groups(plan.hold.iter().copied());
-        for address in &plan.hold {
+        self.follow_groups(plan.hold.keys().copied());
+        for (address, times) in &plan.hold {
+            let told = self.followed.hold.get(address);
             if plan.fresh.contains(address) {
                 self.announcer.acquire(*address, now);
+            } else if told.is_some_and(|told| told < times) {
+                self.announcer.announce_again(*address, now);
             } else {
                 self.announcer.announce(*address, now);
             }
         }
-        if let Some(checker) = &mut self.checker {
-            checker.set_source(Mac(plan.mac), plan.source);
-            checker.set_targets(&plan.check, now);
-            self.metrics.checked(checker.faults());
-        }
+        self.checker.set_source(Mac(plan.mac), plan.source);
+        self.checker.set_targets(&plan.check, now);
+        self.metrics.checked(self.checker.faults());
         self.followed = plan;
     }
 
@@ -282,10 +295,10 @@ impl Port {
         }
     }
 
-    /// Sends what there is to say, to the segment and to the coordinator.
+    /// Sends what there is to say, to the hosts and to the segment's task.
     async fn flush(&mut self) {
         let announcer = std::iter::from_fn(|| self.announcer.poll_transmit());
-        let checker = std::iter::from_fn(|| self.checker.as_mut()?.poll_transmit());
+        let checker = std::iter::from_fn(|| self.checker.poll_transmit());
         for frame in announcer.chain(checker) {
             let ipv6 = frame.get(12..14) == Some(&ETH_P_IPV6.to_be_bytes());
             self.outbox[usize::from(ipv6)].push(frame);
@@ -305,20 +318,20 @@ impl Port {
         let mut given_up = false;
         while let Some(event) = self.announcer.poll_event() {
             given_up |= matches!(event, Event::Succeeded { .. } | Event::Unclaimed { .. });
-            let _ = self.events.send(PortEvent::Announcing(event));
+            let _ = self.events.send(PortEvent::Announcer(event));
         }
         if given_up {
             self.follow_groups(std::iter::empty());
         }
-        if let Some(checker) = &mut self.checker {
-            let mut told = false;
-            while let Some(event) = checker.poll_event() {
-                told = true;
-                let _ = self.events.send(PortEvent::Checked(event));
-            }
-            if told {
-                self.metrics.checked(checker.faults());
-            }
+        while let Some(event) = self.checker.poll_event() {
+            let event = match event {
+                CheckEvent::Verdict { address, verdict } => {
+                    self.metrics.checked(self.checker.faults());
+                    PortEvent::Verdict(address, verdict)
+                }
+                CheckEvent::Answer { address, .. } => PortEvent::Answered(address),
+            };
+            let _ = self.events.send(event);
         }
         self.metrics
             .count(self.announcer.counters(), self.announcer.conflicts());

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::net::IpAddr;
 
-use herald_core::ServiceKey;
 use herald_net::Interface;
 
+use crate::duties::ServiceRef;
 use crate::events::Note;
 use crate::metrics::{Metrics, TrapLabel};
 
@@ -37,15 +37,12 @@ impl Trap {
         }
     }
 
-    fn label(&self) -> TrapLabel {
-        let (trap, interface) = match self {
-            Self::StrictArpOff => ("strict_arp_off", IPVS),
-            Self::OnHost(interface) => ("address_on_host", interface.as_str()),
-            Self::StrictReversePath(interface) => ("strict_reverse_path", interface.as_str()),
-        };
-        TrapLabel {
-            trap,
-            interface: interface.to_owned(),
+    /// Its name in the metric.
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::StrictArpOff => "strict_arp_off",
+            Self::OnHost(_) => "address_on_host",
+            Self::StrictReversePath(_) => "strict_reverse_path",
         }
     }
 
@@ -68,10 +65,47 @@ impl Trap {
     }
 }
 
-/// What the kernel says of an interface that is announced on.
+/// Whether the kernel of this node answers ARP for VIPs that it should leave to
+/// us: kube-proxy has them on an interface, and `arp_ignore` is 0 on one that is
+/// announced on.
+pub(crate) fn ipvs_answers_arp(interfaces: &BTreeMap<u32, Interface>) -> bool {
+    let answers = |interface: &Interface| Settings::read(&interface.name).answers_for_others();
+    interfaces.values().any(|interface| interface.name == IPVS)
+        && interfaces
+            .values()
+            .filter(|interface| interface.can_announce())
+            .any(answers)
+}
+
+/// What the node's interfaces have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OnHost {
+    /// kube-proxy has every VIP on an interface.
+    ipvs: bool,
+    /// Addresses, and the interfaces that have them.
+    addresses: HashMap<IpAddr, Vec<(u32, String)>>,
+}
+
+impl OnHost {
+    pub(crate) fn of<'a>(interfaces: impl Iterator<Item = &'a Interface>) -> Self {
+        let mut on_host = Self::default();
+        for interface in interfaces {
+            if interface.name == IPVS {
+                on_host.ipvs = true;
+                continue;
+            }
+            for (address, _) in &interface.addresses {
+                let on = on_host.addresses.entry(*address).or_default();
+                on.push((interface.index, interface.name.clone()));
+            }
+        }
+        on_host
+    }
+}
+
+/// What the kernel says of an interface that is announced on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Settings {
-    name: String,
     /// As the kernel heeds them: the larger one of the interface's and that of
     /// `all` (kernel documentation, ip-sysctl).
     arp_ignore: u32,
@@ -81,14 +115,23 @@ struct Settings {
 }
 
 impl Settings {
+    fn read(interface: &str) -> Self {
+        let default_routes = default_routes();
+        Self {
+            arp_ignore: setting(interface, "arp_ignore", 1),
+            rp_filter: setting(interface, "rp_filter", 0),
+            default_route: default_routes.is_empty() || default_routes.contains(interface),
+        }
+    }
+
     /// Whether the kernel answers ARP on this interface for an address that
     /// another one has.
-    const fn answers_for_others(&self) -> bool {
+    const fn answers_for_others(self) -> bool {
         matches!(self.arp_ignore, 0 | 3)
     }
 
     /// Whether it answers for an address that this interface has.
-    const fn answers_for_own(&self) -> bool {
+    const fn answers_for_own(self) -> bool {
         self.arp_ignore < 8
     }
 }
@@ -96,119 +139,58 @@ impl Settings {
 /// An address to look at.
 pub(crate) struct Subject<'a> {
     pub(crate) address: IpAddr,
-    pub(crate) service: &'a ServiceKey,
-    pub(crate) uid: &'a str,
-    /// Interfaces that carry it or would.
-    pub(crate) ports: BTreeSet<u32>,
+    pub(crate) service: &'a ServiceRef,
     /// Whether this node owns it.
     pub(crate) own: bool,
 }
 
-/// Looks for traps, and tells of each once for as long as it is there.
-#[derive(Default)]
+/// Traps found: of which Service, and for which addresses.
+type Found<'a> = BTreeMap<(&'a str, Trap), (&'a ServiceRef, Vec<IpAddr>)>;
+
+/// Looks for traps on one interface, and tells of each once for as long as it is
+/// there.
 pub(crate) struct Traps {
-    /// Of the interfaces that are announced on.
-    ports: BTreeMap<u32, Settings>,
-    /// Addresses of the node, and which interfaces have them.
-    configured: HashMap<IpAddr, Vec<(u32, String)>>,
-    ipvs: bool,
+    node: String,
+    index: u32,
+    interface: String,
     /// What was told, with the Service's UID.
     told: BTreeSet<(String, Trap)>,
 }
 
 impl Traps {
-    /// Reads the settings anew. `interfaces` are all of the node's, `ports` those
-    /// that are announced on.
-    pub(crate) fn read<'a>(
-        &mut self,
-        interfaces: impl Iterator<Item = &'a Interface>,
-        ports: &BTreeSet<u32>,
-    ) {
-        let default_routes = default_routes();
-        self.ports.clear();
-        self.configured.clear();
-        self.ipvs = false;
-        for interface in interfaces {
-            let name = &interface.name;
-            if ports.contains(&interface.index) {
-                self.ports.insert(
-                    interface.index,
-                    Settings {
-                        name: name.clone(),
-                        arp_ignore: setting(name, "arp_ignore", 1),
-                        rp_filter: setting(name, "rp_filter", 0),
-                        default_route: default_routes.is_empty() || default_routes.contains(name),
-                    },
-                );
-            }
-            if name == IPVS {
-                self.ipvs = true;
-                continue;
-            }
-            for (address, _) in &interface.addresses {
-                let on = self.configured.entry(*address).or_default();
-                on.push((interface.index, name.clone()));
-            }
+    pub(crate) const fn new(node: String, index: u32, interface: String) -> Self {
+        Self {
+            node,
+            index,
+            interface,
+            told: BTreeSet::new(),
         }
     }
 
-    /// Reads again what tells nobody when it changes.
-    pub(crate) fn refresh(&mut self) {
-        let default_routes = default_routes();
-        for settings in self.ports.values_mut() {
-            settings.arp_ignore = setting(&settings.name, "arp_ignore", 1);
-            settings.rp_filter = setting(&settings.name, "rp_filter", 0);
-            settings.default_route =
-                default_routes.is_empty() || default_routes.contains(&settings.name);
-        }
-    }
-
-    /// The traps of an address.
-    fn of(&self, subject: &Subject) -> BTreeSet<Trap> {
-        let mut traps = BTreeSet::new();
-        let v4 = subject.address.is_ipv4();
-        for (index, port) in subject
-            .ports
-            .iter()
-            .filter_map(|i| self.ports.get_key_value(i))
-        {
-            if v4 && subject.own {
-                if self.ipvs && port.answers_for_others() {
-                    traps.insert(Trap::StrictArpOff);
-                }
-                if port.rp_filter == 1 && !port.default_route {
-                    traps.insert(Trap::StrictReversePath(port.name.clone()));
-                }
-            }
-            for (on, name) in self.configured.get(&subject.address).into_iter().flatten() {
-                let answered = if on == index {
-                    // NDP knows only the interface's own addresses.
-                    !v4 || port.answers_for_own()
-                } else {
-                    v4 && port.answers_for_others()
-                };
-                if answered {
-                    traps.insert(Trap::OnHost(name.clone()));
-                }
-            }
-        }
-        traps
-    }
-
-    /// Looks at all addresses; returns what is new to their Services' owners, one
-    /// note for each Service and trap.
+    /// Reads the settings, which tell nobody when they change, and looks at all
+    /// addresses. Returns what is new to their Services' owners, one note for
+    /// each Service and trap.
     pub(crate) fn look<'a>(
         &mut self,
-        node: &str,
+        on_host: &OnHost,
         subjects: impl Iterator<Item = Subject<'a>>,
         metrics: &Metrics,
     ) -> Vec<Note> {
-        let mut found: BTreeMap<(String, Trap), (ServiceKey, Vec<IpAddr>)> = BTreeMap::new();
+        self.look_with(Settings::read(&self.interface), on_host, subjects, metrics)
+    }
+
+    fn look_with<'a>(
+        &mut self,
+        settings: Settings,
+        on_host: &OnHost,
+        subjects: impl Iterator<Item = Subject<'a>>,
+        metrics: &Metrics,
+    ) -> Vec<Note> {
+        let mut found = Found::new();
         for subject in subjects {
-            for trap in self.of(&subject) {
-                let key = (subject.uid.to_owned(), trap);
-                let entry = found.entry(key);
-                let (_, addresses) = entry.or_insert_with(|| (subject.service.clone(), Vec::new()));
+            for trap in self.of(&subject, settings, on_host) {
+                let entry = found.entry((subject.service.uid.as_str(), trap));
+                let (_, addresses) = entry.or_insert_with(|| (subject.service, Vec::new()));
                 addresses.push(subject.address);
             }
         }
@@ -216,37 +198,64 @@ impl Traps {
         let told = std::mem::take(&mut self.told);
         let mut notes = Vec::new();
         for ((uid, trap), (service, addresses)) in found {
-            if !told.contains(&(uid.clone(), trap.clone())) {
+            let key = (uid.to_owned(), trap);
+            if !told.contains(&key) {
                 let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-                let text = trap.text(node, &addresses.join(" and "));
-                tracing::error!(%service, "{text}");
+                let text = key.1.text(&self.node, &addresses.join(" and "));
+                tracing::error!(service = %service.key, "{text}");
                 notes.push(Note {
-                    service,
-                    uid: uid.clone(),
+                    service: service.key.clone(),
+                    uid: service.uid.clone(),
                     warning: true,
-                    reason: trap.reason(),
+                    reason: key.1.reason(),
                     text,
                 });
             }
-            self.told.insert((uid, trap));
+            self.told.insert(key);
         }
         notes
     }
 
-    fn count(
-        &self,
-        found: &BTreeMap<(String, Trap), (ServiceKey, Vec<IpAddr>)>,
-        metrics: &Metrics,
-    ) {
-        let mut counts: BTreeMap<&Trap, usize> = BTreeMap::new();
-        for ((_, trap), (_, addresses)) in found {
-            *counts.entry(trap).or_default() += addresses.len();
+    /// The traps of an address.
+    fn of(&self, subject: &Subject, settings: Settings, on_host: &OnHost) -> BTreeSet<Trap> {
+        let mut traps = BTreeSet::new();
+        let v4 = subject.address.is_ipv4();
+        if v4 && subject.own {
+            if on_host.ipvs && settings.answers_for_others() {
+                traps.insert(Trap::StrictArpOff);
+            }
+            if settings.rp_filter == 1 && !settings.default_route {
+                traps.insert(Trap::StrictReversePath(self.interface.clone()));
+            }
         }
+        let on = on_host.addresses.get(&subject.address);
+        for (index, name) in on.into_iter().flatten() {
+            let answered = if *index == self.index {
+                // NDP knows only the interface's own addresses.
+                !v4 || settings.answers_for_own()
+            } else {
+                v4 && settings.answers_for_others()
+            };
+            if answered {
+                traps.insert(Trap::OnHost(name.clone()));
+            }
+        }
+        traps
+    }
+
+    fn count(&self, found: &Found, metrics: &Metrics) {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for (_, trap) in &self.told {
-            counts.entry(trap).or_default();
+            counts.entry(trap.name()).or_default();
+        }
+        for ((_, trap), (_, addresses)) in found {
+            *counts.entry(trap.name()).or_default() += addresses.len();
         }
         for (trap, count) in counts {
-            let gauge = metrics.traps.get_or_create(&trap.label()).clone();
+            let gauge = metrics.traps.get_or_create_owned(&TrapLabel {
+                trap: trap.to_owned(),
+                interface: self.interface.clone(),
+            });
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
@@ -285,83 +294,108 @@ fn routes(text: &str) -> BTreeSet<String> {
 
 #[cfg(test)]
 mod tests {
+    use herald_core::ServiceKey;
     use herald_telemetry::Registry;
 
     use super::*;
 
     const VIP: &str = "10.20.100.0";
+    const VIP6: &str = "fd20::1:0";
+    /// Index of the interface that is announced on.
+    const LAN: u32 = 3;
 
-    fn traps() -> Traps {
-        let lan0 = Settings {
-            name: "lan0".into(),
-            arp_ignore: 0,
-            rp_filter: 0,
-            default_route: false,
-        };
-        Traps {
-            ports: [(3, lan0)].into(),
-            ..Traps::default()
+    fn service() -> ServiceRef {
+        ServiceRef {
+            key: ServiceKey::new("default", "web"),
+            uid: "u".into(),
         }
     }
 
-    fn found(traps: &Traps, address: &str, own: bool) -> Vec<Trap> {
-        let service = ServiceKey::new("default", "web");
+    fn traps() -> Traps {
+        Traps::new("n1".into(), LAN, "lan0".into())
+    }
+
+    fn found(settings: Settings, on_host: &OnHost, address: &str, own: bool) -> Vec<Trap> {
         let subject = Subject {
             address: address.parse().unwrap(),
-            service: &service,
-            uid: "u",
-            ports: [3].into(),
+            service: &service(),
             own,
         };
-        traps.of(&subject).into_iter().collect()
+        let found = traps().of(&subject, settings, on_host);
+        found.into_iter().collect()
+    }
+
+    /// Both addresses on an interface.
+    fn on(index: u32, name: &str) -> OnHost {
+        let addresses = [VIP, VIP6].map(|address| {
+            let address: IpAddr = address.parse().unwrap();
+            (address, vec![(index, name.to_owned())])
+        });
+        OnHost {
+            ipvs: false,
+            addresses: addresses.into(),
+        }
+    }
+
+    fn ignoring(arp_ignore: u32) -> Settings {
+        Settings {
+            arp_ignore,
+            ..Settings::default()
+        }
     }
 
     #[test]
     fn ipvs_needs_strict_arp() {
-        let mut traps = traps();
-        assert_eq!(found(&traps, VIP, true), []);
-        traps.ipvs = true;
-        assert_eq!(found(&traps, VIP, true), [Trap::StrictArpOff]);
-        assert_eq!(found(&traps, VIP, false), [], "its owner tells");
-        assert_eq!(found(&traps, "fd20::1:0", true), [], "NDP is not concerned");
-        traps.ports.get_mut(&3).unwrap().arp_ignore = 1;
-        assert_eq!(found(&traps, VIP, true), []);
+        let ipvs = OnHost {
+            ipvs: true,
+            ..OnHost::default()
+        };
+        let none = OnHost::default();
+        assert_eq!(found(ignoring(0), &none, VIP, true), []);
+        assert_eq!(found(ignoring(0), &ipvs, VIP, true), [Trap::StrictArpOff]);
+        assert_eq!(found(ignoring(0), &ipvs, VIP, false), [], "its owner tells");
+        assert_eq!(
+            found(ignoring(0), &ipvs, VIP6, true),
+            [],
+            "not NDP's affair"
+        );
+        assert_eq!(found(ignoring(1), &ipvs, VIP, true), []);
     }
 
     #[test]
     fn an_address_on_the_host_is_a_trap_where_the_kernel_answers_for_it() {
-        let mut traps = traps();
-        let v6 = "fd20::1:0";
-        for address in [VIP, v6] {
-            let address = address.parse().unwrap();
-            traps.configured.insert(address, vec![(1, "lo".into())]);
-        }
+        let lo = on(1, "lo");
         // Whoever owns it.
-        assert_eq!(found(&traps, VIP, false), [Trap::OnHost("lo".into())]);
-        assert_eq!(found(&traps, v6, true), []);
-        traps.ports.get_mut(&3).unwrap().arp_ignore = 1;
-        assert_eq!(found(&traps, VIP, true), [], "what arp_ignore is for");
-        for address in [VIP, v6] {
-            let address = address.parse().unwrap();
-            traps.configured.insert(address, vec![(3, "lan0".into())]);
-        }
-        assert_eq!(found(&traps, VIP, true), [Trap::OnHost("lan0".into())]);
-        assert_eq!(found(&traps, v6, true), [Trap::OnHost("lan0".into())]);
-        traps.ports.get_mut(&3).unwrap().arp_ignore = 8;
-        assert_eq!(found(&traps, VIP, true), []);
+        assert_eq!(
+            found(ignoring(0), &lo, VIP, false),
+            [Trap::OnHost("lo".into())]
+        );
+        assert_eq!(found(ignoring(0), &lo, VIP6, true), []);
+        assert_eq!(found(ignoring(1), &lo, VIP, true), [], "what it is for");
+        let lan = on(LAN, "lan0");
+        assert_eq!(
+            found(ignoring(1), &lan, VIP, true),
+            [Trap::OnHost("lan0".into())]
+        );
+        assert_eq!(
+            found(ignoring(1), &lan, VIP6, true),
+            [Trap::OnHost("lan0".into())]
+        );
+        assert_eq!(found(ignoring(8), &lan, VIP, true), []);
     }
 
     #[test]
     fn a_strict_reverse_path_is_a_trap_where_answers_leave_elsewhere() {
-        let mut traps = traps();
-        let port = traps.ports.get_mut(&3).unwrap();
-        port.rp_filter = 2;
-        assert_eq!(found(&traps, VIP, true), []);
-        traps.ports.get_mut(&3).unwrap().rp_filter = 1;
+        let filter = |rp_filter, default_route| Settings {
+            arp_ignore: 1,
+            rp_filter,
+            default_route,
+        };
+        let none = OnHost::default();
+        assert_eq!(found(filter(2, false), &none, VIP, true), []);
         let trap = Trap::StrictReversePath("lan0".into());
-        assert_eq!(found(&traps, VIP, true), [trap]);
-        traps.ports.get_mut(&3).unwrap().default_route = true;
-        assert_eq!(found(&traps, VIP, true), []);
+        assert_eq!(found(filter(1, false), &none, VIP, true), [trap]);
+        assert_eq!(found(filter(1, true), &none, VIP, true), []);
     }
 
     #[test]
@@ -376,33 +410,35 @@ mod tests {
     #[test]
     fn a_trap_is_told_once_while_it_is_there() {
         let mut traps = traps();
-        traps.ipvs = true;
         let metrics = Metrics::register(&mut Registry::default());
-        let service = ServiceKey::new("default", "web");
-        let look = |traps: &mut Traps| {
+        let service = service();
+        let look = |traps: &mut Traps, arp_ignore| {
             let subjects = [VIP, "10.20.100.1"].map(|address| Subject {
                 address: address.parse().unwrap(),
                 service: &service,
-                uid: "u",
-                ports: [3].into(),
                 own: true,
             });
-            traps.look("n1", subjects.into_iter(), &metrics)
+            let ipvs = OnHost {
+                ipvs: true,
+                ..OnHost::default()
+            };
+            traps.look_with(ignoring(arp_ignore), &ipvs, subjects.into_iter(), &metrics)
         };
         let gauge = || {
-            let label = Trap::StrictArpOff.label();
-            metrics.traps.get_or_create(&label).get()
+            let label = TrapLabel {
+                trap: "strict_arp_off".into(),
+                interface: "lan0".into(),
+            };
+            metrics.traps.get_or_create_owned(&label).get()
         };
-        let notes = look(&mut traps);
+        let notes = look(&mut traps, 0);
         assert_eq!(notes.len(), 1, "one for both addresses");
         assert_eq!((notes[0].reason, notes[0].warning), ("StrictArpOff", true));
         assert!(notes[0].text.contains("10.20.100.0 and 10.20.100.1"));
         assert_eq!(gauge(), 2);
-        assert!(look(&mut traps).is_empty());
-        traps.ipvs = false;
-        assert!(look(&mut traps).is_empty());
+        assert!(look(&mut traps, 0).is_empty());
+        assert!(look(&mut traps, 1).is_empty());
         assert_eq!(gauge(), 0);
-        traps.ipvs = true;
-        assert_eq!(look(&mut traps).len(), 1, "it is back");
+        assert_eq!(look(&mut traps, 0).len(), 1, "it is back");
     }
 }

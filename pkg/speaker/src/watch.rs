@@ -1,10 +1,11 @@
 //! Watches of the API, each a task that turns objects into [`Change`]s.
 
 use std::fmt::Debug;
+use std::net::IpAddr;
 
 use futures::StreamExt as _;
-use herald_api::names::{APP_SPEAKER, CLASS_BARE_METAL, LABEL_APP_NAME};
-use herald_api::{IPAddressPool, L2Advertisement, Retry, convert};
+use herald_api::names::{ANNOTATION_REBALANCE, APP_SPEAKER, CLASS_BARE_METAL, LABEL_APP_NAME};
+use herald_api::{IPAddressPool, L2Advertisement, L2Interface, L2Status, Retry, convert};
 use herald_core::ServiceKey;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -14,7 +15,10 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::index::{Change, ObjectKey, PoolView, ServiceView, SliceView};
+use crate::index::{
+    AdvertisementView, Change, InterfaceView, News, NodeView, ObjectKey, PoolView, ServiceView,
+    SliceView,
+};
 use crate::table::Step;
 use crate::{Config, chain};
 
@@ -29,7 +33,7 @@ const BACKLOG: usize = 256;
 const LIFETIME: u32 = 60;
 
 /// Starts following the API. The changes end when the receiver is dropped.
-pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<Change> {
+pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<News> {
     let (changes, receiver) = mpsc::channel(BACKLOG);
     let own = config.namespace.as_str();
     let unclassed = config.handle_unclassed;
@@ -39,14 +43,21 @@ pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<Change> 
         all(),
         changes.clone(),
         Change::Node,
-        |node| (node.name_any(), Some(convert::node(node))),
+        |node| (node.name_any(), Some(node_view(node))),
     );
     follow(
         Api::<Pod>::namespaced(client.clone(), own),
         all().labels(&format!("{LABEL_APP_NAME}={APP_SPEAKER}")),
         changes.clone(),
         Change::Speaker,
-        |pod| (pod.name_any(), ready_on(pod)),
+        |pod| (pod.name_any(), speaks_on(pod)),
+    );
+    follow(
+        Api::<L2Status>::namespaced(client.clone(), own),
+        all(),
+        changes.clone(),
+        Change::Interfaces,
+        |status| (status.name_any(), interfaces(status)),
     );
     follow(
         Api::<Service>::all(client.clone()),
@@ -77,7 +88,12 @@ pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<Change> 
         all(),
         changes,
         Change::Advertisement,
-        |advertisement| (advertisement.name_any(), Some(advertisement.spec.clone())),
+        |advertisement| {
+            (
+                advertisement.name_any(),
+                Some(advertisement_view(advertisement)),
+            )
+        },
     );
     receiver
 }
@@ -86,7 +102,7 @@ pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<Change> 
 fn follow<K, Key, Value>(
     api: Api<K>,
     config: watcher::Config,
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<News>,
     wrap: fn(Step<Key, Value>) -> Change,
     view: impl Fn(&K) -> (Key, Option<Value>) + Send + Sync + 'static,
 ) where
@@ -109,6 +125,12 @@ fn follow<K, Key, Value>(
                 tracing::info!(kind = %K::kind(&()), "following the API again");
                 away = false;
             }
+            let number = match &event {
+                Ok(Event::InitApply(object) | Event::Apply(object) | Event::Delete(object)) => {
+                    number_of(object)
+                }
+                _ => 0,
+            };
             let step = match event {
                 Ok(Event::Init) => Step::Begin,
                 Ok(Event::InitApply(object)) => {
@@ -135,7 +157,8 @@ fn follow<K, Key, Value>(
                     continue;
                 }
             };
-            if changes.send(wrap(step)).await.is_err() {
+            let change = wrap(step);
+            if changes.send(News { number, change }).await.is_err() {
                 return;
             }
         }
@@ -146,17 +169,63 @@ fn object_key(object: &impl ResourceExt) -> ObjectKey {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 
-/// The node of a speaker's pod that is Ready and not about to end.
-fn ready_on(pod: &Pod) -> Option<String> {
-    let ready = pod
+/// The number of the API's state when it stored this object. It is a decimal
+/// number that grows over all kinds, where etcd stores them (which is where
+/// Kubernetes does); of another we learn nothing.
+fn number_of(object: &impl ResourceExt) -> u64 {
+    object
+        .resource_version()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
+}
+
+fn node_view(node: &Node) -> NodeView {
+    NodeView {
+        node: convert::node(node),
+        uid: node.uid().unwrap_or_default(),
+    }
+}
+
+/// The node of a speaker's pod, unless the pod has ended for good. Whether the
+/// speaker lives is heard on the segment.
+fn speaks_on(pod: &Pod) -> Option<String> {
+    let phase = pod
         .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten())
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    if !ready || pod.metadata.deletion_timestamp.is_some() {
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    if matches!(phase, Some("Succeeded" | "Failed")) {
         return None;
     }
     pod.spec.as_ref()?.node_name.clone()
+}
+
+fn interfaces(status: &L2Status) -> Option<Vec<InterfaceView>> {
+    let status = status.status.as_ref()?;
+    let view = |interface: &L2Interface| InterfaceView {
+        name: interface.name.clone(),
+        addresses: interface
+            .addresses
+            .iter()
+            .filter_map(|text| prefix(text))
+            .collect(),
+    };
+    Some(status.interfaces.iter().map(view).collect())
+}
+
+/// Reads an address with the length of its prefix.
+fn prefix(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, length) = text.split_once('/')?;
+    Some((address.parse().ok()?, length.parse().ok()?))
+}
+
+fn advertisement_view(advertisement: &L2Advertisement) -> AdvertisementView {
+    AdvertisementView {
+        spec: advertisement.spec.clone(),
+        rebalance: advertisement
+            .annotations()
+            .get(ANNOTATION_REBALANCE)
+            .cloned(),
+    }
 }
 
 /// A Service that is ours: of our class, or without a class where those are
@@ -200,8 +269,6 @@ fn pool_view(pool: &IPAddressPool) -> PoolView {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use serde_json::{Value, json};
 
     use super::*;
@@ -241,17 +308,53 @@ mod tests {
     }
 
     #[test]
-    fn a_speaker_that_ends_or_is_not_ready_does_not_count() {
-        let pod = |ready: &str, deleted: Option<&str>| -> Pod {
+    fn a_speaker_counts_until_its_pod_has_ended() {
+        let pod = |phase: &str| -> Pod {
             serde_json::from_value(json!({
-                "metadata": {"name": "s", "deletionTimestamp": deleted},
+                "metadata": {"name": "s", "deletionTimestamp": "2026-01-01T00:00:00Z"},
                 "spec": {"nodeName": "n1", "containers": []},
-                "status": {"conditions": [{"type": "Ready", "status": ready}]},
+                "status": {"phase": phase},
             }))
             .unwrap()
         };
-        assert_eq!(ready_on(&pod("True", None)).as_deref(), Some("n1"));
-        assert_eq!(ready_on(&pod("False", None)), None);
-        assert_eq!(ready_on(&pod("True", Some("2026-01-01T00:00:00Z"))), None);
+        assert_eq!(speaks_on(&pod("Running")).as_deref(), Some("n1"));
+        assert_eq!(speaks_on(&pod("Pending")).as_deref(), Some("n1"));
+        assert_eq!(speaks_on(&pod("Failed")), None);
+        assert_eq!(speaks_on(&pod("Succeeded")), None);
+    }
+
+    #[test]
+    fn a_node_that_has_not_told_its_interfaces_is_none_without_interfaces() {
+        let status = |text: Value| interfaces(&serde_json::from_value(text).unwrap());
+        assert_eq!(
+            status(json!({"metadata": {"name": "n1"}, "spec": {}})),
+            None
+        );
+        let told = json!({
+            "metadata": {"name": "n1"},
+            "spec": {},
+            "status": {"interfaces": [
+                {"name": "lan0", "addresses": ["10.20.0.11/16", "fd20::b/64", "nonsense", "1/2/3"]},
+            ]},
+        });
+        let addresses = vec![
+            ("10.20.0.11".parse().unwrap(), 16),
+            ("fd20::b".parse().unwrap(), 64),
+        ];
+        let lan0 = InterfaceView {
+            name: "lan0".into(),
+            addresses,
+        };
+        assert_eq!(status(told), Some(vec![lan0]));
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_api() {
+        let pod = |version: Option<&str>| -> Pod {
+            serde_json::from_value(json!({"metadata": {"resourceVersion": version}})).unwrap()
+        };
+        assert_eq!(number_of(&pod(Some("1234"))), 1234);
+        assert_eq!(number_of(&pod(Some("abc"))), 0);
+        assert_eq!(number_of(&pod(None)), 0);
     }
 }

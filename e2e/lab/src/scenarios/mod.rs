@@ -6,9 +6,9 @@ mod bad_objects;
 mod cloud;
 mod exposing;
 mod failover;
+mod frames;
 mod operator;
 mod rbac;
-mod segment;
 
 use crate::scenario::Isolation::Own;
 use crate::scenario::Overlay::FakeCloud;
@@ -132,28 +132,28 @@ pub static ALL: &[Scenario] = &[
         name: "hostile-frames",
         title: "thousands of malformed ARP and NDP frames: no probe is lost, nothing moves, no \
                 speaker ends, and no conflict is told that there is not",
-        run: run!(segment::hostile_frames),
+        run: run!(frames::hostile_frames),
         ..Scenario::BASE
     },
     Scenario {
         name: "address-conflict",
         title: "a host that has an address before us keeps it, is told of, and we take it when it \
                 goes; one that takes an address of ours is told of, and we hold on",
-        run: run!(segment::address_conflict),
+        run: run!(frames::address_conflict),
         ..Scenario::BASE
     },
     Scenario {
         name: "node-traps",
         title: "a VIP on another node's interface and a strict reverse path filter are told in \
                 events that name the node and say what to do",
-        run: run!(segment::node_traps),
+        run: run!(frames::node_traps),
         ..Scenario::BASE
     },
     Scenario {
         name: "address-test",
         title: "a host that tests whether a VIP is free, by IPv6's duplicate address detection or \
                 an ARP probe, finds it taken, and no probe is lost",
-        run: run!(segment::address_test),
+        run: run!(frames::address_test),
         ..Scenario::BASE
     },
     Scenario {
@@ -163,7 +163,7 @@ pub static ALL: &[Scenario] = &[
         nodes: 1,
         isolation: Own,
         only_bench: true,
-        run: run!(segment::arp_rate),
+        run: run!(frames::arp_rate),
         ..Scenario::BASE
     },
     Scenario {

@@ -421,3 +421,46 @@ fn without_the_api_nothing_moves_and_crashes_are_taken_over() {
         .any(|(.., e)| matches!(e, Event::Announce { .. }));
     assert!(!moved, "when it is back nothing moves either");
 }
+
+#[test]
+fn a_heartbeat_that_waited_to_be_read_counts_from_when_it_came() {
+    let mut segment = Segment::ready(2, 1, |_| {});
+    let last = segment.record.iter().rev().find(|(n, _)| *n == 1);
+    let mut heartbeat = last.unwrap().1.clone();
+    heartbeat.sequence += 1;
+    segment.speakers[1] = None;
+    segment.run(MS * 200);
+    assert!(
+        segment.speakers[0]
+            .as_ref()
+            .unwrap()
+            .knows(id(1), heartbeat.session)
+    );
+    assert!(!segment.speakers[0].as_ref().unwrap().knows(id(1), 7));
+    segment.call(0, |speaker, now| {
+        speaker.handle_heartbeat_late(&heartbeat, now - MS * 150, now);
+    });
+    segment.run(MS * 140);
+    let speaker = segment.speakers[0].as_ref().unwrap();
+    assert_eq!(
+        speaker.liveness(id(1), Profile::Default),
+        Some(Liveness::Down)
+    );
+}
+
+#[test]
+fn who_catches_up_with_the_view_takes_what_it_waited_with() {
+    let mut segment = Segment::ready(2, 1, |_| {});
+    let old = segment.owner(group(0));
+    let new = 1 - old;
+    // The owner has seen more, the other that the owner is excluded.
+    segment.call(old, |speaker, now| speaker.set_view_number(3, now));
+    segment.run(MS * 100);
+    let excluded = view(2, 2, &[old], 1, |_| {});
+    segment.call(new, |speaker, now| speaker.set_view(excluded, now));
+    segment.run(Duration::from_secs(1));
+    assert_eq!(segment.owner(group(0)), old);
+    segment.call(new, |speaker, now| speaker.set_view_number(3, now));
+    segment.run(MS * 100);
+    assert_eq!(segment.owner(group(0)), new);
+}

@@ -345,12 +345,13 @@ fn an_address_in_use_is_told_once_and_taken_when_it_is_free() {
 }
 
 #[test]
-fn an_address_that_is_asked_for_is_given_up_without_a_word() {
+fn an_address_that_is_asked_for_is_given_up_at_once() {
     let now = Instant::now() + Duration::from_hours(1);
     let mut announcer = Announcer::new(OURS, Profile::DEFAULT, now);
     announcer.acquire(VIP.into(), now);
     announcer.hand_over(VIP.into(), GRACE, now);
-    assert_eq!(announcer.poll_event(), None);
+    let address = VIP.into();
+    assert_eq!(announcer.poll_event(), Some(Event::Unclaimed { address }));
     assert_eq!(announcer.addresses().count(), 0);
     assert_eq!(announcer.poll_timeout(), None);
 }

@@ -109,7 +109,6 @@ fn without_a_source_nothing_is_said_of_ipv6() {
     let (mut checker, now) = checker(&[VIP6.into()]);
     checker.set_source(OURS, Source::default());
     assert_eq!(run(&mut checker, now, Duration::from_mins(5), &[]), []);
-    checker.ask(VIP6.into(), now);
     assert!(checker.poll_transmit().is_none());
 }
 
@@ -144,10 +143,10 @@ fn many_targets_are_asked_at_the_rate_and_judged_in_time() {
 fn what_is_asked_once_is_told_at_each_answer() {
     let (mut checker, now) = checker(&[]);
     let node = Ipv4Addr::new(10, 20, 0, 12);
-    checker.ask(node.into(), now);
+    checker.ask(SOURCE.v4, node, now);
     let question = checker.poll_transmit().unwrap();
     checker.handle_frame(&answer(&question, THEIRS), now);
-    let (address, mac) = (node.into(), THEIRS);
+    let (address, mac) = (node, THEIRS);
     assert_eq!(
         checker.poll_event(),
         Some(CheckEvent::Answer { address, mac })
