@@ -169,7 +169,13 @@ impl Port {
                 result = self.neighbors.receive(&mut neighbors) => (result, &neighbors),
             };
             match result {
-                Ok(()) => self.handle(inbox, Instant::now()),
+                Ok(()) => {
+                    self.handle(inbox, Instant::now());
+                    self.flush().await;
+                    // In a flood of frames the heartbeats on this thread come
+                    // to their turn too.
+                    tokio::task::yield_now().await;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     // The segment hears of it too, if the link is down.
