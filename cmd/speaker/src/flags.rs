@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser, ValueEnum};
 use herald_api::{L2Policy, L2Profile, L2Rebalance};
-use herald_speaker::{Config, L2Defaults};
+use herald_speaker::{Announcing, Config, L2Defaults, Rate};
 use herald_telemetry::LogFormat;
 use regex::Regex;
 
@@ -44,6 +44,19 @@ pub(crate) struct Flags {
     /// How long addresses are still answered for after SIGTERM while no successor is heard (500ms, 5s)
     #[arg(long, default_value = "5s", value_parser = duration)]
     drain_timeout: Duration,
+    /// How fast an interface announces: default (500 frames a second, 1000 at once), polite (10 a second,
+    /// for switches with dynamic ARP inspection), or frames a second and at once (100:200)
+    #[arg(long, default_value = "default", value_parser = announce_rate)]
+    announce_rate: Announcing,
+    /// Average time between two announcements of an address that stays where it is
+    #[arg(long, default_value = "90s", value_parser = duration)]
+    announce_refresh: Duration,
+    /// Whether IPv4 addresses are announced by gratuitous ARP replies too, for devices that heed no requests
+    #[arg(long, default_value_t = false, action = ArgAction::Set)]
+    announce_replies: bool,
+    /// Whether to ask on the segment, every ten seconds or less often, for addresses that other nodes announce
+    #[arg(long, default_value_t = true, action = ArgAction::Set)]
+    check_others: bool,
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, default_value = "0.0.0.0:7473")]
     pub(crate) metrics_bind_address: SocketAddr,
@@ -102,8 +115,38 @@ impl Flags {
             },
             unicast: self.heartbeats == Heartbeats::Unicast,
             drain_timeout: self.drain_timeout,
+            announcing: Announcing {
+                // A refresh without a pause would be a flood.
+                refresh: self.announce_refresh.max(Duration::from_secs(1)),
+                replies: self.announce_replies,
+                ..self.announce_rate
+            },
+            check: self.check_others,
         }
     }
+}
+
+/// A profile by its name, or the usual one with another rate.
+fn announce_rate(text: &str) -> Result<Announcing, String> {
+    match text {
+        "default" => return Ok(Announcing::DEFAULT),
+        "polite" => return Ok(Announcing::POLITE),
+        _ => {}
+    }
+    let number = |text: &str| text.parse().ok().filter(|number: &u32| *number > 0);
+    let rate = text
+        .split_once(':')
+        .and_then(|(per_second, burst)| {
+            Some(Rate {
+                per_second: number(per_second)?,
+                burst: number(burst)?,
+            })
+        })
+        .ok_or("write default, polite, or frames a second and at once like 100:200")?;
+    Ok(Announcing {
+        rate,
+        ..Announcing::DEFAULT
+    })
 }
 
 /// A duration in milliseconds, seconds or minutes.
@@ -187,6 +230,24 @@ mod tests {
         );
         for wrong in ["5", "s", "1.5s", "5h", "-1s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn announcing_is_set_by_a_name_or_by_numbers() {
+        let announcing = |args: &[&str]| parse(args).unwrap().config().announcing;
+        assert_eq!(announcing(&[]), Announcing::DEFAULT);
+        assert_eq!(announcing(&["--announce-rate=polite"]), Announcing::POLITE);
+        let own = announcing(&[
+            "--announce-rate=100:200",
+            "--announce-refresh=30s",
+            "--announce-replies=true",
+        ]);
+        let (per_second, burst) = (100, 200);
+        assert_eq!(own.rate, Rate { per_second, burst });
+        assert_eq!((own.refresh.as_secs(), own.replies), (30, true));
+        for wrong in ["fast", "100", "0:10", "10:0", "-1:10", "10:"] {
+            assert!(announce_rate(wrong).is_err(), "{wrong}");
         }
     }
 

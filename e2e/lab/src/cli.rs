@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use nix::sys::signal::Signal;
 
 use crate::faults::{self, Direction};
+use crate::frames::{AskArguments, HostileArguments};
 use crate::lab::{Lab, LabSpec};
 use crate::network::Network;
 use crate::plan::Families;
@@ -81,6 +82,10 @@ enum Command {
     Assets,
     #[command(name = "__probe", hide = true)]
     ProbeHere(ProbeArguments),
+    #[command(name = "__ask", hide = true)]
+    AskHere(AskArguments),
+    #[command(name = "__hostile", hide = true)]
+    HostileHere(HostileArguments),
     #[command(name = "__demo", hide = true)]
     DemoHere { logs: PathBuf },
     #[command(name = "__group", hide = true)]
@@ -253,6 +258,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Command::AskHere(ask) => runtime()?.block_on(ask.run())?,
+        Command::HostileHere(hostile) => runtime()?.block_on(hostile.run())?,
         Command::Scenario(args) => return runtime()?.block_on(args.run()),
         Command::Bench(args) => return runtime()?.block_on(args.bench()),
         Command::Demo => return demo::run(&scenario::default_logs()?.join("demo")),

@@ -7,6 +7,7 @@ pub mod controlplane;
 mod demo;
 pub mod duration;
 pub mod faults;
+pub mod frames;
 pub mod init;
 pub mod isolate;
 pub mod lab;

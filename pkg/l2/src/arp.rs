@@ -14,6 +14,7 @@
 use std::net::Ipv4Addr;
 
 use crate::ethernet::{self, Mac, Malformed, TYPE_ARP, array};
+use crate::frame::Frame;
 
 /// `oper`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,17 +72,17 @@ impl ArpPacket {
     }
 
     /// The frame to send.
-    pub fn to_frame(&self) -> Vec<u8> {
-        let mut frame = ethernet::header(self.destination, self.source, TYPE_ARP);
-        frame.extend_from_slice(&[0, 1, 8, 0, 6, 4, 0]);
-        frame.push(match self.operation {
+    pub fn to_frame(&self) -> Frame {
+        let mut frame = Frame::new(self.destination, self.source, TYPE_ARP);
+        let operation = match self.operation {
             ArpOperation::Request => 1,
             ArpOperation::Reply => 2,
-        });
-        frame.extend_from_slice(&self.sender_mac.0);
-        frame.extend_from_slice(&self.sender_ip.octets());
-        frame.extend_from_slice(&self.target_mac.0);
-        frame.extend_from_slice(&self.target_ip.octets());
+        };
+        frame.push(&[0, 1, 8, 0, 6, 4, 0, operation]);
+        frame.push(&self.sender_mac.0);
+        frame.push(&self.sender_ip.octets());
+        frame.push(&self.target_mac.0);
+        frame.push(&self.target_ip.octets());
         frame
     }
 
@@ -97,6 +98,31 @@ impl ArpPacket {
             sender_ip: address,
             target_mac: Mac::ZERO,
             target_ip: address,
+        }
+    }
+
+    /// An announcement in the reply form, with the sender as the target too:
+    /// neighbours recognise no other reply as an announcement. For devices that
+    /// heed no requests about others.
+    pub const fn reply_announcement(mac: Mac, address: Ipv4Addr) -> Self {
+        Self {
+            operation: ArpOperation::Reply,
+            target_mac: mac,
+            ..Self::announcement(mac, address)
+        }
+    }
+
+    /// A question to all for `target`, from `source`. From 0.0.0.0 it is a
+    /// probe (RFC 5227 §1.1), from which nobody learns a thing.
+    pub const fn question(mac: Mac, source: Ipv4Addr, target: Ipv4Addr) -> Self {
+        Self {
+            destination: Mac::BROADCAST,
+            source: mac,
+            operation: ArpOperation::Request,
+            sender_mac: mac,
+            sender_ip: source,
+            target_mac: Mac::ZERO,
+            target_ip: target,
         }
     }
 
@@ -118,6 +144,11 @@ impl ArpPacket {
     /// request or the reply form.
     pub fn is_announcement(&self) -> bool {
         self.sender_ip == self.target_ip && !self.sender_ip.is_unspecified()
+    }
+
+    /// Whether the sender tests an address before it uses it (RFC 5227 §1.1).
+    pub fn is_probe(&self) -> bool {
+        self.operation == ArpOperation::Request && self.sender_ip.is_unspecified()
     }
 }
 
@@ -160,7 +191,9 @@ mod tests {
 
     #[test]
     fn other_hardware_is_refused() {
-        let mut frame = ArpPacket::announcement(Mac([2; 6]), Ipv4Addr::LOCALHOST).to_frame();
+        let mut frame = ArpPacket::announcement(Mac([2; 6]), Ipv4Addr::LOCALHOST)
+            .to_frame()
+            .to_vec();
         frame[15] = 6;
         assert!(matches!(ArpPacket::parse(&frame), Err(Malformed::Field(_))));
     }

@@ -54,6 +54,11 @@ pub enum Malformed {
     Field(&'static str),
 }
 
+/// The type of a frame, if it is long enough to have one.
+pub(crate) fn kind(frame: &[u8]) -> Option<u16> {
+    array(frame, 12).map(u16::from_be_bytes).ok()
+}
+
 /// Destination, source, type and payload.
 pub(crate) fn split(frame: &[u8]) -> Result<(Mac, Mac, u16, &[u8]), Malformed> {
     let (header, payload) = frame.split_at_checked(HEADER).ok_or(Malformed::Short)?;
@@ -64,14 +69,6 @@ pub(crate) fn split(frame: &[u8]) -> Result<(Mac, Mac, u16, &[u8]), Malformed> {
         u16::from_be_bytes(array(header, 12)?),
         payload,
     ))
-}
-
-pub(crate) fn header(destination: Mac, source: Mac, kind: u16) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(96);
-    frame.extend_from_slice(&destination.0);
-    frame.extend_from_slice(&source.0);
-    frame.extend_from_slice(&kind.to_be_bytes());
-    frame
 }
 
 /// `N` bytes from offset `at`.

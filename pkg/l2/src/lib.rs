@@ -2,16 +2,24 @@
 //!
 //! An [`Announcer`] stands for one interface. It answers for the addresses it
 //! was told to announce, announces them by itself on a schedule, hands them
-//! over to another node, and tells who else claims them.
+//! over to another node, and tells who else claims them. A [`Checker`] asks, as
+//! a client would, about addresses that other nodes hold. What is sent when is
+//! in `docs/l2.md`.
 
 mod announcer;
 mod arp;
+mod check;
 mod ethernet;
+mod frame;
 mod ndp;
 mod pace;
 mod schedule;
 
-pub use announcer::{Announcer, Counters, Event, REFRESH};
+pub use announcer::{Announcer, Counters, Event};
 pub use arp::{ArpOperation, ArpPacket};
+pub use check::{CheckEvent, Checker, Source, Verdict};
 pub use ethernet::{Mac, Malformed};
+pub use frame::Frame;
 pub use ndp::{NeighborAdvertisement, NeighborMessage, NeighborSolicitation, solicited_node};
+pub use pace::Rate;
+pub use schedule::Profile;

@@ -13,8 +13,10 @@
 use std::net::Ipv6Addr;
 
 use crate::ethernet::{self, HEADER, Mac, Malformed, TYPE_IPV6, array};
+use crate::frame::Frame;
 
 const IPV6_HEADER: usize = 40;
+const BODY: usize = HEADER + IPV6_HEADER;
 const ICMPV6: u8 = 58;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
@@ -57,10 +59,14 @@ pub enum NeighborMessage {
 /// A Neighbor Solicitation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NeighborSolicitation {
+    /// Ethernet destination.
+    pub destination_mac: Mac,
     /// Ethernet source.
     pub source_mac: Mac,
     /// IPv6 source; `::` while the sender tests the address for itself.
     pub source: Ipv6Addr,
+    /// IPv6 destination: the target's solicited-node group, or the target.
+    pub destination: Ipv6Addr,
     /// Whose hardware address is asked for.
     pub target: Ipv6Addr,
     /// Source link-layer address option.
@@ -137,8 +143,10 @@ impl NeighborMessage {
                 ));
             }
             return Ok(Self::Solicitation(NeighborSolicitation {
+                destination_mac,
                 source_mac,
                 source,
+                destination,
                 target,
                 source_link,
             }));
@@ -179,6 +187,45 @@ fn link_option(mut options: &[u8], wanted: u8) -> Result<Option<Mac>, Malformed>
     Ok(found)
 }
 
+impl NeighborSolicitation {
+    /// A question to the target's group, from `source`. From `::` it tests
+    /// whether the address is free (RFC 4862 §5.4.2).
+    pub fn question(mac: Mac, source: Ipv6Addr, target: Ipv6Addr) -> Self {
+        let destination = solicited_node(target);
+        Self {
+            destination_mac: group_mac(destination),
+            source_mac: mac,
+            source,
+            destination,
+            target,
+            source_link: (!source.is_unspecified()).then_some(mac),
+        }
+    }
+
+    /// Whether the sender tests the address before it uses it.
+    pub const fn is_probe(&self) -> bool {
+        self.source.is_unspecified()
+    }
+
+    /// The frame to send.
+    pub fn to_frame(&self) -> Frame {
+        let mut frame = headers(
+            self.destination_mac,
+            self.source_mac,
+            self.source,
+            self.destination,
+            self.source_link.is_some(),
+        );
+        frame.push(&[SOLICITATION, 0, 0, 0, 0, 0, 0, 0]);
+        frame.push(&self.target.octets());
+        if let Some(mac) = self.source_link {
+            frame.push(&[OPTION_SOURCE, 1]);
+            frame.push(&mac.0);
+        }
+        sealed(frame, self.source, self.destination)
+    }
+}
+
 impl NeighborAdvertisement {
     /// An announcement to all nodes (RFC 4861 §7.2.6). It comes from the
     /// address itself, as the interface may have no other.
@@ -199,7 +246,7 @@ impl NeighborAdvertisement {
     /// answered to all (RFC 4861 §7.2.4), which defends it (RFC 4862 §5.4).
     pub fn answer(solicitation: &NeighborSolicitation, mac: Mac) -> Self {
         let announcement = Self::announcement(mac, solicitation.target);
-        if solicitation.source.is_unspecified() {
+        if solicitation.is_probe() {
             return announcement;
         }
         Self {
@@ -214,33 +261,47 @@ impl NeighborAdvertisement {
     }
 
     /// The frame to send.
-    pub fn to_frame(&self) -> Vec<u8> {
-        let mut body = vec![ADVERTISEMENT, 0, 0, 0, 0, 0, 0, 0];
+    pub fn to_frame(&self) -> Frame {
+        let mut frame = headers(
+            self.destination_mac,
+            self.source_mac,
+            self.source,
+            self.destination,
+            self.target_link.is_some(),
+        );
+        let mut flags = 0;
         if self.solicited {
-            body[4] |= FLAG_SOLICITED;
+            flags |= FLAG_SOLICITED;
         }
         if self.override_ {
-            body[4] |= FLAG_OVERRIDE;
+            flags |= FLAG_OVERRIDE;
         }
-        body.extend_from_slice(&self.target.octets());
+        frame.push(&[ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0]);
+        frame.push(&self.target.octets());
         if let Some(mac) = self.target_link {
-            body.extend_from_slice(&[OPTION_TARGET, 1]);
-            body.extend_from_slice(&mac.0);
+            frame.push(&[OPTION_TARGET, 1]);
+            frame.push(&mac.0);
         }
-        let sum = checksum(self.source, self.destination, &body);
-        body[2..4].copy_from_slice(&sum.to_be_bytes());
-
-        let mut frame = ethernet::header(self.destination_mac, self.source_mac, TYPE_IPV6);
-        frame.extend_from_slice(&[0x60, 0, 0, 0, 0]);
-        // 24 or 32 bytes.
-        frame.push(u8::try_from(body.len()).unwrap_or(0));
-        frame.extend_from_slice(&[ICMPV6, 255]);
-        frame.extend_from_slice(&self.source.octets());
-        frame.extend_from_slice(&self.destination.octets());
-        debug_assert_eq!(frame.len(), HEADER + IPV6_HEADER);
-        frame.extend_from_slice(&body);
-        frame
+        sealed(frame, self.source, self.destination)
     }
+}
+
+/// Ethernet and IPv6 headers of a neighbour message.
+fn headers(to: Mac, from: Mac, source: Ipv6Addr, destination: Ipv6Addr, option: bool) -> Frame {
+    let mut frame = Frame::new(to, from, TYPE_IPV6);
+    let length = if option { 32 } else { 24 };
+    frame.push(&[0x60, 0, 0, 0, 0, length, ICMPV6, 255]);
+    frame.push(&source.octets());
+    frame.push(&destination.octets());
+    debug_assert_eq!(frame.len(), BODY);
+    frame
+}
+
+/// A neighbour message with its checksum.
+fn sealed(mut frame: Frame, source: Ipv6Addr, destination: Ipv6Addr) -> Frame {
+    let sum = checksum(source, destination, &frame[BODY..]);
+    frame.set(BODY + 2, &sum.to_be_bytes());
+    frame
 }
 
 /// The `ICMPv6` checksum over pseudo-header and body (RFC 4443 §2.3); 0 over a
@@ -282,7 +343,7 @@ mod tests {
             lladdr: link.map(|mac| RawHardwareAddress::from_bytes(&mac)),
         });
         let destination = solicited_node(target);
-        let mut frame = ethernet::header(group_mac(destination), Mac([2; 6]), TYPE_IPV6);
+        let mut frame = Frame::new(group_mac(destination), Mac([2; 6]), TYPE_IPV6).to_vec();
         frame.extend_from_slice(&[0x60, 0, 0, 0, 0, u8::try_from(repr.buffer_len()).unwrap()]);
         frame.extend_from_slice(&[ICMPV6, 255]);
         frame.extend_from_slice(&source.octets());
@@ -329,6 +390,34 @@ mod tests {
             else { panic!("refused") };
             prop_assert_eq!(read.target, target);
             prop_assert_eq!(read.source_link, Some(Mac(mac)));
+        }
+
+        #[test]
+        fn a_question_is_read_by_us_and_by_another_stack(
+            source in any::<u128>(), target in any::<u128>(), test in any::<bool>(),
+        ) {
+            let source = if test { Ipv6Addr::UNSPECIFIED } else { Ipv6Addr::from_bits(source) };
+            let target = Ipv6Addr::from_bits(target);
+            prop_assume!(!source.is_multicast() && !target.is_multicast());
+            let ours = NeighborSolicitation::question(MAC, source, target);
+            let frame = ours.to_frame();
+            prop_assert_eq!(
+                NeighborMessage::parse(&frame),
+                Ok(NeighborMessage::Solicitation(ours))
+            );
+            let ethernet = EthernetFrame::new_checked(&frame[..]).unwrap();
+            prop_assert!(ethernet.dst_addr().is_multicast());
+            let ip = Ipv6Packet::new_checked(ethernet.payload()).unwrap();
+            prop_assert_eq!(ip.hop_limit(), 255);
+            let icmp = Icmpv6Packet::new_checked(ip.payload()).unwrap();
+            let repr = Icmpv6Repr::parse(
+                &ip.src_addr(), &ip.dst_addr(), &icmp, &ChecksumCapabilities::default(),
+            ).unwrap();
+            let Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit { target_addr, lladdr }) = repr
+            else { panic!("the oracle reads another kind") };
+            prop_assert_eq!(target_addr, target);
+            // RFC 4861 §4.3: no option in a test.
+            prop_assert_eq!(lladdr.is_none(), source.is_unspecified());
         }
 
         #[test]

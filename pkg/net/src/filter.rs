@@ -23,6 +23,13 @@ const WHOLE: u32 = 0xffff;
 /// came in on (`SKF_AD_OFF + SKF_AD_IFINDEX`).
 const INTERFACE: u32 = 0xffff_f008;
 
+/// Where it finds whom the frame is for (`SKF_AD_OFF + SKF_AD_PKTTYPE`).
+const PACKET_TYPE: u32 = 0xffff_f004;
+
+/// For another host; the interface is promiscuous. A frame with the tag of a
+/// VLAN that this host does not know, the tag gone, has this type too.
+const OTHER_HOST: u32 = 3;
+
 /// What a packet socket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traffic {
@@ -45,10 +52,15 @@ impl Traffic {
     /// The program that passes it and nothing else. The interface is checked
     /// too: a socket on an interface also gets what belongs to a VLAN on top
     /// of it, with the tag gone, and an answer would go to the wrong network.
+    /// Replies pass as well as requests: they are how others' claims show, and
+    /// only those to this host arrive.
     pub(crate) fn filter(self, interface: u32) -> Vec<Instruction> {
         let mut program = vec![
             (LD, 0, 0, INTERFACE),
             (JEQ, 1, 0, interface),
+            (RET, 0, 0, 0),
+            (LD, 0, 0, PACKET_TYPE),
+            (JEQ, 0, 1, OTHER_HOST),
             (RET, 0, 0, 0),
             (LDH, 0, 0, 12),
             (JEQ, 1, 0, self.ethertype().into()),
@@ -58,7 +70,10 @@ impl Traffic {
             program.extend([
                 // Next header.
                 (LDB, 0, 0, 20),
-                (JEQ, 0, 3, 58),
+                (JEQ, 0, 5, 58),
+                // Hop limit: less, and it was forwarded (RFC 4861 §7.1).
+                (LDB, 0, 0, 21),
+                (JEQ, 0, 3, 255),
                 // ICMPv6 type.
                 (LDB, 0, 0, 54),
                 (JEQ, 2, 0, 135),
@@ -79,7 +94,7 @@ mod tests {
 
     /// Runs a program as the kernel would on a frame that came in on an
     /// interface; a load past the end drops the frame.
-    fn passes_on(interface: u32, traffic: Traffic, frame: &[u8]) -> bool {
+    fn passes_as(interface: u32, kind: u32, traffic: Traffic, frame: &[u8]) -> bool {
         let program = traffic.filter(OURS);
         let (mut at, mut accumulator) = (0, 0u32);
         loop {
@@ -88,6 +103,7 @@ mod tests {
             at += 1;
             match code {
                 LD if k == INTERFACE => accumulator = interface,
+                LD if k == PACKET_TYPE => accumulator = kind,
                 LDH => match frame.get(offset..offset + 2) {
                     Some(bytes) => {
                         accumulator = u32::from(u16::from_be_bytes([bytes[0], bytes[1]]));
@@ -105,6 +121,10 @@ mod tests {
         }
     }
 
+    fn passes_on(interface: u32, traffic: Traffic, frame: &[u8]) -> bool {
+        passes_as(interface, 0, traffic, frame)
+    }
+
     fn passes(traffic: Traffic, frame: &[u8]) -> bool {
         passes_on(OURS, traffic, frame)
     }
@@ -113,6 +133,7 @@ mod tests {
         let mut frame = vec![0; 86];
         frame[12..14].copy_from_slice(&kind.to_be_bytes());
         frame[20] = next;
+        frame[21] = 255;
         frame[54] = icmp;
         frame
     }
@@ -140,9 +161,24 @@ mod tests {
                 "{icmp}"
             );
         }
+        let mut forwarded = frame(0x86dd, 58, 135);
+        forwarded[21] = 254;
+        assert!(!passes(discovery, &forwarded));
         assert!(!passes(discovery, &frame(0x86dd, 6, 135)));
         assert!(!passes(discovery, &frame(0x0800, 58, 135)));
         assert!(!passes(discovery, &frame(0x86dd, 58, 135)[..40]));
+    }
+
+    #[test]
+    fn what_is_for_another_host_does_not_pass() {
+        for traffic in [Traffic::Arp, Traffic::NeighborDiscovery] {
+            let frame = frame(traffic.ethertype(), 58, 136);
+            // Host, broadcast and multicast.
+            for kind in 0..3 {
+                assert!(passes_as(OURS, kind, traffic, &frame));
+            }
+            assert!(!passes_as(OURS, OTHER_HOST, traffic, &frame));
+        }
     }
 
     #[test]

@@ -13,6 +13,6 @@ pub use heartbeat::{
     Datagram, Detour, HEARTBEAT_GROUP_V4, HEARTBEAT_GROUP_V6, HEARTBEAT_PORT, HeartbeatError,
     HeartbeatSocket, ON_LINK,
 };
-pub use links::{Interface, LinkError, Links, same_subnet};
-pub use packet::{PacketError, PacketSocket};
+pub use links::{Interface, LinkError, Links, News, same_subnet};
+pub use packet::{Inbox, PacketError, PacketSocket};
 pub use thread::{Precedence, take_precedence};

@@ -1,15 +1,17 @@
 //! The node's interfaces and their addresses, by netlink subscription.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
-use rtnetlink::packet_core::NetlinkMessage;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoPortKind, LinkAttribute, LinkEvent, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use thiserror::Error;
@@ -51,8 +53,12 @@ pub struct Interface {
     pub no_arp: bool,
     /// It is a loopback.
     pub loopback: bool,
-    /// It is a port of a bridge or bond, which speaks for it.
+    /// It is a port of a bridge or bond, which speaks for it. One that a VRF
+    /// has speaks for itself.
     pub enslaved: bool,
+    /// How often its carrier came or went; another number means that the link
+    /// was away, however shortly.
+    pub carrier_changes: u32,
     /// Its addresses with prefix lengths.
     pub addresses: Vec<(IpAddr, u8)>,
 }
@@ -97,6 +103,31 @@ pub fn same_subnet(a: &IpAddr, b: &IpAddr, length: u8) -> bool {
     }
 }
 
+/// What has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Interfaces, by index, whose neighbours are to be told anew where
+    /// addresses are, though nothing else about them may have changed: a bond
+    /// has changed over to another of its ports, or the host of a virtual
+    /// machine has moved it.
+    pub notify_peers: BTreeSet<u32>,
+}
+
+impl News {
+    fn add(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>) {
+        if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) = &message.payload
+            && link.attributes.iter().any(|attribute| {
+                matches!(
+                    attribute,
+                    LinkAttribute::Event(LinkEvent::NotifyPeers | LinkEvent::BondingFailover)
+                )
+            })
+        {
+            self.notify_peers.insert(link.header.index);
+        }
+    }
+}
+
 /// A view of all interfaces that is told when it is out of date.
 pub struct Links {
     handle: Handle,
@@ -126,15 +157,18 @@ impl Links {
         })
     }
 
-    /// Returns when something has changed.
-    pub async fn changed(&mut self) -> Result<(), LinkError> {
-        self.news.next().await.ok_or(LinkError::Ended)?;
+    /// Returns when something has changed, and what can't be seen in
+    /// [`list`](Self::list).
+    pub async fn changed(&mut self) -> Result<News, LinkError> {
+        let mut news = News::default();
+        let (first, _) = self.news.next().await.ok_or(LinkError::Ended)?;
+        news.add(&first);
         let settled = tokio::time::sleep(SETTLE);
         tokio::pin!(settled);
         loop {
             tokio::select! {
-                () = &mut settled => return Ok(()),
-                more = self.news.next() => drop(more.ok_or(LinkError::Ended)?),
+                () = &mut settled => return Ok(news),
+                more = self.news.next() => news.add(&more.ok_or(LinkError::Ended)?.0),
             }
         }
     }
@@ -171,8 +205,10 @@ fn interface(link: &LinkMessage) -> Interface {
         no_arp: flags.contains(LinkFlags::Noarp),
         loopback: flags.contains(LinkFlags::Loopback),
         enslaved: false,
+        carrier_changes: 0,
         addresses: Vec::new(),
     };
+    let mut in_vrf = false;
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => interface.name.clone_from(name),
@@ -180,9 +216,14 @@ fn interface(link: &LinkMessage) -> Interface {
                 interface.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok();
             }
             LinkAttribute::Controller(index) => interface.enslaved = *index != 0,
+            LinkAttribute::CarrierChanges(count) => interface.carrier_changes = *count,
+            LinkAttribute::LinkInfo(infos) => {
+                in_vrf = infos.contains(&LinkInfo::PortKind(InfoPortKind::Vrf));
+            }
             _ => {}
         }
     }
+    interface.enslaved &= !in_vrf;
     interface
 }
 
@@ -214,6 +255,7 @@ mod tests {
             no_arp: false,
             loopback: false,
             enslaved: false,
+            carrier_changes: 0,
             addresses: addresses
                 .iter()
                 .map(|(ip, len)| (ip.parse().unwrap(), *len))
@@ -230,6 +272,54 @@ mod tests {
         assert!(!lan.reaches(&"fd21::1".parse().unwrap()));
         let all = interface(&[("0.0.0.0", 0)]);
         assert!(all.reaches(&"192.0.2.1".parse().unwrap()));
+    }
+
+    /// A link as the kernel tells of it, with these attributes.
+    fn link(attributes: Vec<LinkAttribute>) -> LinkMessage {
+        let mut link = LinkMessage::default();
+        link.header.index = 7;
+        link.header.link_layer_type = LinkLayerType::Ether;
+        link.header.flags = LinkFlags::Up | LinkFlags::LowerUp;
+        link.attributes = vec![
+            LinkAttribute::IfName("eth0".into()),
+            LinkAttribute::Address(vec![2, 0, 0, 0, 0, 1]),
+        ];
+        link.attributes.extend(attributes);
+        link
+    }
+
+    fn port_of(kind: InfoPortKind) -> Interface {
+        super::interface(&link(vec![
+            LinkAttribute::Controller(3),
+            LinkAttribute::LinkInfo(vec![LinkInfo::PortKind(kind)]),
+        ]))
+    }
+
+    #[test]
+    fn ports_of_bonds_and_bridges_are_left_out_and_those_of_a_vrf_are_not() {
+        assert!(super::interface(&link(vec![])).can_announce());
+        for kind in [
+            InfoPortKind::Bond,
+            InfoPortKind::Bridge,
+            InfoPortKind::Team,
+            InfoPortKind::Other("openvswitch".into()),
+        ] {
+            assert!(!port_of(kind.clone()).can_announce(), "{kind}");
+        }
+        assert!(port_of(InfoPortKind::Vrf).can_announce());
+    }
+
+    #[test]
+    fn a_fail_over_of_a_bond_is_news_for_its_neighbours() {
+        let mut news = News::default();
+        let told = |event| {
+            let link = link(vec![LinkAttribute::Event(event)]);
+            NetlinkMessage::from(RouteNetlinkMessage::NewLink(link))
+        };
+        news.add(&told(LinkEvent::Features));
+        assert_eq!(news, News::default());
+        news.add(&told(LinkEvent::NotifyPeers));
+        assert_eq!(news.notify_peers, BTreeSet::from([7]));
     }
 
     #[test]

@@ -288,6 +288,7 @@ mod tests {
             no_arp: false,
             loopback: false,
             enslaved: false,
+            carrier_changes: 0,
             addresses: addresses.iter().map(|a| (a.parse().unwrap(), 64)).collect(),
         };
         let metrics = Arc::new(Metrics::register(&mut Registry::default()));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herald_election::Heartbeat;
-use herald_net::{Interface, LinkError, Links};
+use herald_net::{Interface, LinkError, Links, News as LinkNews};
 use regex::Regex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -17,8 +17,9 @@ use crate::duties::Duties;
 use crate::index::InterfaceView;
 use crate::report::Report;
 use crate::segment::{Common, Orders, Segment};
+use crate::traps::{self, OnHost};
 use crate::view::{self, SegmentView};
-use crate::{SpeakerError, chain, traps};
+use crate::{SpeakerError, chain};
 
 /// The kernel cuts a list short when something changes meanwhile.
 const LIST_TRIES: u32 = 5;
@@ -51,6 +52,7 @@ pub(crate) struct Coordinator {
     links: Links,
     interfaces: BTreeMap<u32, Interface>,
     own: Arc<BTreeSet<[u8; 6]>>,
+    on_host: Arc<OnHost>,
     segments: BTreeMap<u32, Running>,
     views: Views,
     /// What the views were computed from.
@@ -80,6 +82,7 @@ impl Coordinator {
             links: Links::subscribe()?,
             interfaces: BTreeMap::new(),
             own: Arc::default(),
+            on_host: Arc::default(),
             segments: BTreeMap::new(),
             views: Views::new(),
             seen: None,
@@ -93,17 +96,20 @@ impl Coordinator {
 
     /// Runs until it is stopped, and then until everything is handed over.
     pub(crate) async fn run(mut self) -> Result<(), SpeakerError> {
-        self.follow_links().await?;
+        self.follow_links(&LinkNews::default()).await?;
         self.decided.mark_changed();
         while !self.stop.is_cancelled() {
             self.compute_if_stale();
             tokio::select! {
                 changed = self.links.changed() => {
-                    if changed.is_err() {
+                    let news = if let Ok(news) = changed {
+                        news
+                    } else {
                         // The socket's queue ran over or worse: begin anew.
                         self.links = Links::subscribe()?;
-                    }
-                    self.follow_links().await?;
+                        LinkNews::default()
+                    };
+                    self.follow_links(&news).await?;
                 }
                 changed = self.decided.changed() => {
                     if changed.is_err() {
@@ -156,7 +162,7 @@ impl Coordinator {
     }
 
     /// Makes the segments those of the interfaces that can have any.
-    async fn follow_links(&mut self) -> Result<(), SpeakerError> {
+    async fn follow_links(&mut self, news: &LinkNews) -> Result<(), SpeakerError> {
         let interfaces = self.list().await?;
         if !self.ipvs_told && traps::ipvs_answers_arp(&interfaces) {
             self.ipvs_told = true;
@@ -171,6 +177,10 @@ impl Coordinator {
                 .filter_map(|interface| interface.mac)
                 .collect(),
         );
+        let on_host = OnHost::of(interfaces.values());
+        if *self.on_host != on_host {
+            self.on_host = Arc::new(on_host);
+        }
         let exclude = &self.exclude;
         let usable: BTreeMap<u32, Interface> = interfaces
             .into_iter()
@@ -196,12 +206,18 @@ impl Coordinator {
         for (index, interface) in self.interfaces.clone() {
             match self.segments.get(&index) {
                 Some(running) => {
-                    let own = self.own.clone();
+                    let (own, on_host) = (self.own.clone(), self.on_host.clone());
                     running.orders.send_if_modified(|orders| {
-                        let changed = orders.interface != interface || orders.own != own;
+                        let flapped = orders.interface.carrier_changes != interface.carrier_changes;
+                        let anew = flapped || news.notify_peers.contains(&index);
+                        let changed = orders.interface != interface
+                            || orders.own != own
+                            || orders.on_host != on_host;
+                        orders.link += u64::from(anew);
                         orders.interface = interface;
                         orders.own = own;
-                        changed
+                        orders.on_host = on_host;
+                        changed || anew
                     });
                 }
                 None => self.begin(index, interface),
@@ -216,7 +232,9 @@ impl Coordinator {
             view: self.views.get(&index).cloned(),
             number: self.decided.borrow().number,
             interface,
+            link: 0,
             own: self.own.clone(),
+            on_host: self.on_host.clone(),
             stop: false,
         });
         let (strays, more) = mpsc::unbounded_channel();

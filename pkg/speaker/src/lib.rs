@@ -18,9 +18,15 @@ mod beats;
 mod coordinator;
 mod duties;
 mod events;
+#[cfg(test)]
+mod frame_tests;
 mod index;
 mod keys;
 mod metrics;
+#[cfg(test)]
+mod neighbor_tests;
+#[cfg(test)]
+mod netns;
 mod port;
 mod report;
 mod segment;
@@ -55,6 +61,7 @@ use segment::Common;
 use stranded::Stranded;
 
 pub use duties::L2Defaults;
+pub use herald_l2::{Profile as Announcing, Rate};
 
 /// How a speaker is set up.
 #[derive(Clone, Debug)]
@@ -74,6 +81,10 @@ pub struct Config {
     /// How long VIPs are still answered for after the order to stop, while no
     /// successor is heard.
     pub drain_timeout: Duration,
+    /// How fast and how often addresses are announced.
+    pub announcing: Announcing,
+    /// Whether to check that what other nodes own is answered for.
+    pub check: bool,
 }
 
 /// Why a speaker stopped.
@@ -120,6 +131,8 @@ pub async fn run(
         profile: duties::profile(config.l2.profile),
         unicast: config.unicast,
         drain_timeout: config.drain_timeout,
+        announcing: config.announcing,
+        check: config.check,
         keys,
         notes: notes.clone(),
         reports,

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use herald_l2::Counters;
 use herald_telemetry::Registry;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -39,13 +40,25 @@ pub(crate) struct ServiceLabel {
     pub(crate) service: String,
 }
 
+/// Which setting of the node, on which interface.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct TrapLabel {
+    pub(crate) trap: String,
+    pub(crate) interface: String,
+}
+
 #[derive(Debug)]
 pub(crate) struct Metrics {
     pub(crate) announced: Family<ServiceLabel, Gauge>,
-    pub(crate) requests: Family<InterfaceLabel, Counter>,
-    pub(crate) responses: Family<InterfaceLabel, Counter>,
-    pub(crate) gratuitous: Family<InterfaceLabel, Counter>,
-    pub(crate) claims: Family<InterfaceLabel, Counter>,
+    pub(crate) traps: Family<TrapLabel, Gauge>,
+    requests: Family<InterfaceLabel, Counter>,
+    probes: Family<InterfaceLabel, Counter>,
+    responses: Family<InterfaceLabel, Counter>,
+    gratuitous: Family<InterfaceLabel, Counter>,
+    claims: Family<InterfaceLabel, Counter>,
+    conflicts: Family<InterfaceLabel, Gauge>,
+    silent: Family<InterfaceLabel, Gauge>,
+    several: Family<InterfaceLabel, Gauge>,
     pub(crate) beats_sent: Family<InterfaceLabel, Counter>,
     pub(crate) beats_received: Family<InterfaceLabel, Counter>,
     pub(crate) beats_rejected: Family<ReasonLabel, Counter>,
@@ -60,10 +73,15 @@ impl Default for Metrics {
     fn default() -> Self {
         Self {
             announced: Family::default(),
+            traps: Family::default(),
             requests: Family::default(),
+            probes: Family::default(),
             responses: Family::default(),
             gratuitous: Family::default(),
             claims: Family::default(),
+            conflicts: Family::default(),
+            silent: Family::default(),
+            several: Family::default(),
             beats_sent: Family::default(),
             beats_received: Family::default(),
             beats_rejected: Family::default(),
@@ -76,7 +94,89 @@ impl Default for Metrics {
     }
 }
 
+/// Those of one interface.
+#[derive(Debug)]
+pub(crate) struct PortMetrics {
+    /// What the counters stand for already.
+    counted: Counters,
+    requests: Counter,
+    probes: Counter,
+    responses: Counter,
+    gratuitous: Counter,
+    claims: Counter,
+    conflicts: Gauge,
+    silent: Gauge,
+    several: Gauge,
+}
+
+impl PortMetrics {
+    /// Counts what an announcer has done since the last time.
+    pub(crate) fn count(&mut self, now: Counters, conflicts: usize) {
+        self.conflicts.set(gauge(conflicts));
+        let before = std::mem::replace(&mut self.counted, now);
+        if now == before {
+            return;
+        }
+        for (counter, now, before) in [
+            (
+                &self.requests,
+                now.requests_received,
+                before.requests_received,
+            ),
+            (&self.probes, now.probes_received, before.probes_received),
+            (&self.responses, now.responses_sent, before.responses_sent),
+            (
+                &self.gratuitous,
+                now.gratuitous_sent,
+                before.gratuitous_sent,
+            ),
+            (&self.claims, now.claims_heard, before.claims_heard),
+        ] {
+            counter.inc_by(now - before);
+        }
+    }
+
+    /// Addresses of others that nobody answers for, and that several do.
+    pub(crate) fn checked(&self, (silent, several): (usize, usize)) {
+        self.silent.set(gauge(silent));
+        self.several.set(gauge(several));
+    }
+}
+
+impl Drop for PortMetrics {
+    fn drop(&mut self) {
+        // Nothing is known any more.
+        self.conflicts.set(0);
+        self.checked((0, 0));
+    }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 impl Metrics {
+    /// Those of an interface.
+    pub(crate) fn port(&self, name: &str) -> PortMetrics {
+        let label = InterfaceLabel {
+            interface: name.to_owned(),
+        };
+        let counter =
+            |family: &Family<InterfaceLabel, Counter>| family.get_or_create(&label).clone();
+        let gauge = |family: &Family<InterfaceLabel, Gauge>| family.get_or_create(&label).clone();
+        PortMetrics {
+            counted: Counters::default(),
+            requests: counter(&self.requests),
+            probes: counter(&self.probes),
+            responses: counter(&self.responses),
+            gratuitous: counter(&self.gratuitous),
+            claims: counter(&self.claims),
+            conflicts: gauge(&self.conflicts),
+            silent: gauge(&self.silent),
+            several: gauge(&self.several),
+        }
+    }
+
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let speaker = registry.sub_registry_with_prefix("herald_speaker");
@@ -85,12 +185,22 @@ impl Metrics {
             "Addresses that this node announces, by Service",
             metrics.announced.clone(),
         );
+        speaker.register(
+            "traps",
+            "Addresses that a setting of this node stands in the way of",
+            metrics.traps.clone(),
+        );
         let l2 = registry.sub_registry_with_prefix("herald_l2");
         for (name, help, family) in [
             (
                 "requests_received",
                 "ARP requests and Neighbor Solicitations for announced addresses",
                 &metrics.requests,
+            ),
+            (
+                "probes_received",
+                "Those of them by which another host tested whether the address is free",
+                &metrics.probes,
             ),
             ("responses_sent", "Answers to them", &metrics.responses),
             (
@@ -117,6 +227,25 @@ impl Metrics {
                 "stalls",
                 "Times this speaker did not run in time for its heartbeats",
                 &metrics.stalls,
+            ),
+        ] {
+            l2.register(name, help, family.clone());
+        }
+        for (name, help, family) in [
+            (
+                "conflicts",
+                "Addresses of this node that another host uses too",
+                &metrics.conflicts,
+            ),
+            (
+                "unanswered_addresses",
+                "Addresses of other nodes that nobody answers for when asked from here",
+                &metrics.silent,
+            ),
+            (
+                "contested_addresses",
+                "Addresses of other nodes that several hosts answer for when asked from here",
+                &metrics.several,
             ),
         ] {
             l2.register(name, help, family.clone());

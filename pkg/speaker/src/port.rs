@@ -1,4 +1,4 @@
-//! One interface: its sockets, its groups and its announcer.
+//! One interface: its sockets, its groups, its announcer and its checker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
@@ -7,37 +7,52 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use herald_l2::{Announcer, ArpOperation, ArpPacket, Counters, Event, Mac, solicited_node};
-use herald_net::{Groups, PacketError, PacketSocket, Traffic};
+use herald_l2::{
+    Announcer, CheckEvent, Checker, Event, Frame, Mac, Profile, Source, Verdict, solicited_node,
+};
+use herald_net::{Groups, Inbox, PacketError, PacketSocket, Traffic};
 use tokio::sync::{mpsc, watch};
 
-use crate::metrics::{InterfaceLabel, Metrics};
+use crate::metrics::{Metrics, PortMetrics};
 
 const ETH_P_IPV6: u16 = 0x86dd;
-
-/// Longer than any ARP packet or neighbour message that is well formed.
-const FRAME: usize = 1514;
-
-/// Frames taken in before the answers go out and timers are looked at.
-const BATCH: usize = 32;
 
 /// After an error of a socket, which comes with the link going down.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// A group that could not be joined is tried again after this: the interface
+/// may just have got IPv6.
+const JOIN_AGAIN: Duration = Duration::from_secs(1);
+
 /// What an interface is to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
+    /// How to announce; that of the first plan holds.
+    pub(crate) announcing: Profile,
     /// The interface's hardware address.
     pub(crate) mac: [u8; 6],
+    /// Another number than before: the link was away or is another one, so that
+    /// everything is announced anew.
+    pub(crate) link: u64,
+    /// From which addresses to ask.
+    pub(crate) source: Source,
     /// Addresses to hold. Whenever the number of one grows, it is announced anew.
     pub(crate) hold: BTreeMap<IpAddr, u32>,
+    /// Of these the ones that no node had before: another host is asked for
+    /// first.
+    pub(crate) fresh: BTreeSet<IpAddr>,
     /// Addresses that another node is to have. What is in neither set is
     /// withdrawn at once.
     pub(crate) yielding: Arc<BTreeSet<IpAddr>>,
     /// How long to answer for these while the other node is not heard.
     pub(crate) grace: Duration,
+    /// Addresses of which to check that somebody answers for them.
+    pub(crate) check: BTreeSet<IpAddr>,
     /// Hardware addresses of this node; their frames are not another's word.
     pub(crate) own: Arc<BTreeSet<[u8; 6]>>,
+    /// Hardware addresses of other speakers on the segment, as far as they are
+    /// known; their claims are no conflict.
+    pub(crate) peers: Arc<BTreeSet<[u8; 6]>>,
 }
 
 /// What a port has to say.
@@ -45,6 +60,8 @@ pub(crate) struct Plan {
 pub(crate) enum PortEvent {
     /// Of an address that it announces or announced.
     Announcer(Event),
+    /// How an address is answered for that another node has.
+    Verdict(IpAddr, Verdict),
     /// A host answered for its own address.
     Answered(Ipv4Addr),
 }
@@ -61,21 +78,22 @@ pub(crate) struct Question {
 /// An interface that is announced on.
 pub(crate) struct Port {
     name: String,
-    mac: [u8; 6],
     arp: PacketSocket,
     neighbors: PacketSocket,
     groups: Option<Groups>,
     joined: BTreeSet<Ipv6Addr>,
+    /// When to try again to join what could not be.
+    join_again: Option<Instant>,
     announcer: Announcer,
+    checker: Checker,
     plan: watch::Receiver<Plan>,
     questions: mpsc::UnboundedReceiver<Question>,
-    /// Hosts that were asked and have not answered.
-    asked: BTreeSet<Ipv4Addr>,
-    /// How often each address that is held was told to be announced.
-    told: BTreeMap<IpAddr, u32>,
+    /// The last plan that was followed.
+    followed: Plan,
     events: mpsc::UnboundedSender<PortEvent>,
-    metrics: Arc<Metrics>,
-    counted: Counters,
+    metrics: PortMetrics,
+    /// Frames to send, for each socket.
+    outbox: [Vec<Frame>; 2],
 }
 
 impl Port {
@@ -86,44 +104,52 @@ impl Port {
         plan: watch::Receiver<Plan>,
         questions: mpsc::UnboundedReceiver<Question>,
         events: mpsc::UnboundedSender<PortEvent>,
-        metrics: Arc<Metrics>,
+        metrics: &Metrics,
     ) -> Result<Self, PacketError> {
-        let mac = plan.borrow().mac;
+        let (mac, profile) = {
+            let plan = plan.borrow();
+            (Mac(plan.mac), plan.announcing)
+        };
         let groups = Groups::new(index)
             .inspect_err(|error| tracing::info!(%error, "IPv6 addresses are not announced"))
             .ok();
+        let followed = Plan {
+            mac: mac.0,
+            link: plan.borrow().link,
+            ..Plan::default()
+        };
         Ok(Self {
             name: name.to_owned(),
-            mac,
             arp: PacketSocket::open(index, Traffic::Arp)?,
             neighbors: PacketSocket::open(index, Traffic::NeighborDiscovery)?,
             groups,
             joined: BTreeSet::new(),
-            announcer: Announcer::new(Mac(mac), Instant::now()),
+            join_again: None,
+            announcer: Announcer::new(mac, profile, Instant::now()),
+            checker: Checker::new(mac, profile.questions),
             plan,
             questions,
-            asked: BTreeSet::new(),
-            told: BTreeMap::new(),
+            followed,
             events,
-            metrics,
-            counted: Counters::default(),
+            metrics: metrics.port(name),
+            outbox: [Vec::new(), Vec::new()],
         })
     }
 
     /// Follows the plan until its sender is gone.
     pub(crate) async fn run(mut self) {
-        let (mut one, mut two) = ([0; FRAME], [0; FRAME]);
+        let (mut arp, mut neighbors) = (Inbox::new(), Inbox::new());
         self.plan.mark_changed();
         loop {
             self.flush().await;
-            let due = self.announcer.poll_timeout();
+            let due = self.due();
             let timer = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
                     None => pending().await,
                 }
             };
-            let received = tokio::select! {
+            let (result, inbox) = tokio::select! {
                 changed = self.plan.changed() => {
                     if changed.is_err() {
                         return;
@@ -132,34 +158,23 @@ impl Port {
                     continue;
                 }
                 () = timer => {
-                    self.announcer.handle_timeout(Instant::now());
+                    self.handle_timeout(Instant::now());
                     continue;
                 }
                 Some(question) = self.questions.recv() => {
-                    self.ask(question).await;
+                    self.checker.ask(question.from, question.to, Instant::now());
                     continue;
                 }
-                length = self.arp.receive(&mut one) => length.map(|length| (&self.arp, &mut one, length)),
-                length = self.neighbors.receive(&mut two) => {
-                    length.map(|length| (&self.neighbors, &mut two, length))
-                }
+                result = self.arp.receive(&mut arp) => (result, &arp),
+                result = self.neighbors.receive(&mut neighbors) => (result, &neighbors),
             };
-            match received {
-                Ok((socket, buffer, first)) => {
-                    let own = self.plan.borrow().own.clone();
-                    let now = Instant::now();
-                    let mut length = first;
-                    for _ in 0..BATCH {
-                        let frame = &buffer[..length];
-                        handle(&mut self.announcer, &own, frame, now);
-                        if let Some(host) = answered(&mut self.asked, frame) {
-                            let _ = self.events.send(PortEvent::Answered(host));
-                        }
-                        let Ok(more) = socket.try_receive(buffer) else {
-                            break;
-                        };
-                        length = more;
-                    }
+            match result {
+                Ok(()) => {
+                    self.handle(inbox, Instant::now());
+                    self.flush().await;
+                    // In a flood of frames the heartbeats on this thread come
+                    // to their turn too.
+                    tokio::task::yield_now().await;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -171,20 +186,51 @@ impl Port {
         }
     }
 
-    /// Brings the announcer in line with the plan.
+    /// Takes frames in, unless another interface of this node on the same
+    /// segment sent them.
+    fn handle(&mut self, inbox: &Inbox, now: Instant) {
+        for frame in inbox.frames() {
+            let source = frame
+                .get(6..12)
+                .and_then(|source| <[u8; 6]>::try_from(source).ok());
+            if source.is_none_or(|source| self.followed.own.contains(&source)) {
+                continue;
+            }
+            self.announcer.handle_frame(frame, now);
+            self.checker.handle_frame(frame, now);
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        [
+            self.announcer.poll_timeout(),
+            self.checker.poll_timeout(),
+            self.join_again,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.announcer.handle_timeout(now);
+        self.checker.handle_timeout(now);
+        if self.join_again.is_some_and(|at| at <= now) {
+            self.follow_groups(std::iter::empty());
+        }
+    }
+
+    /// Brings announcer and checker in line with the plan.
     fn follow(&mut self) {
         let plan = self.plan.borrow_and_update().clone();
         let now = Instant::now();
-        if self.mac != plan.mac {
-            self.mac = plan.mac;
+        if (self.followed.mac, self.followed.link) != (plan.mac, plan.link) {
             self.announcer.reannounce(Mac(plan.mac), now);
         }
+        let peers = plan.peers.iter().copied().map(Mac).collect();
+        self.announcer.set_peers(peers);
         for address in self.announcer.addresses().collect::<Vec<_>>() {
-            if let Some(times) = plan.hold.get(&address) {
-                if self.told.get(&address).is_some_and(|told| told < times) {
-                    // Anew, from the first announcement on.
-                    self.announcer.withdraw(&address);
-                }
+            if plan.hold.contains_key(&address) {
                 continue;
             }
             if plan.yielding.contains(&address) {
@@ -196,28 +242,20 @@ impl Port {
         // Before the announcement, so that a switch that snoops lets the
         // questions through.
         self.follow_groups(plan.hold.keys().copied());
-        for address in plan.hold.keys() {
-            self.announcer.announce(*address, now);
+        for (address, times) in &plan.hold {
+            let told = self.followed.hold.get(address);
+            if plan.fresh.contains(address) {
+                self.announcer.acquire(*address, now);
+            } else if told.is_some_and(|told| told < times) {
+                self.announcer.announce_again(*address, now);
+            } else {
+                self.announcer.announce(*address, now);
+            }
         }
-        self.told = plan.hold;
-    }
-
-    /// Asks on the segment who has a host's address. Its kernel answers, whatever
-    /// its processes do.
-    async fn ask(&mut self, question: Question) {
-        self.asked.insert(question.to);
-        let request = ArpPacket {
-            destination: Mac::BROADCAST,
-            source: Mac(self.mac),
-            operation: ArpOperation::Request,
-            sender_mac: Mac(self.mac),
-            sender_ip: question.from,
-            target_mac: Mac::ZERO,
-            target_ip: question.to,
-        };
-        if let Err(error) = self.arp.send(&request.to_frame()).await {
-            tracing::debug!(interface = self.name, %error, "asking for a host");
-        }
+        self.checker.set_source(Mac(plan.mac), plan.source);
+        self.checker.set_targets(&plan.check, now);
+        self.metrics.checked(self.checker.faults());
+        self.followed = plan;
     }
 
     /// Joins the solicited-node groups of what is answered for and of `more`,
@@ -235,111 +273,73 @@ impl Port {
                 IpAddr::V4(_) => None,
             })
             .collect();
-        for group in self.joined.difference(&wanted) {
-            groups.leave(*group);
-        }
-        for group in wanted.difference(&self.joined) {
-            if let Err(error) = groups.join(*group) {
-                tracing::warn!(interface = self.name, %group, %error,
-                    "cannot join a solicited-node group; switches that snoop may not pass questions on");
+        self.joined.retain(|group| {
+            let stays = wanted.contains(group);
+            if !stays {
+                groups.leave(*group);
+            }
+            stays
+        });
+        let told = self.join_again.take().is_some();
+        for group in wanted {
+            if self.joined.contains(&group) {
+                continue;
+            }
+            match groups.join(group) {
+                Ok(()) => {
+                    self.joined.insert(group);
+                }
+                Err(error) => {
+                    if !told && self.join_again.is_none() {
+                        tracing::warn!(interface = self.name, %group, %error,
+                            "cannot join a solicited-node group; trying again. Switches that snoop \
+                             may not pass questions on meanwhile");
+                    }
+                    self.join_again = Some(Instant::now() + JOIN_AGAIN);
+                }
             }
         }
-        self.joined = wanted;
     }
 
-    /// Sends what the announcer has to say, to the segment and to the
-    /// coordinator.
+    /// Sends what there is to say, to the hosts and to the segment's task.
     async fn flush(&mut self) {
-        while let Some(frame) = self.announcer.poll_transmit() {
+        let announcer = std::iter::from_fn(|| self.announcer.poll_transmit());
+        let checker = std::iter::from_fn(|| self.checker.poll_transmit());
+        for frame in announcer.chain(checker) {
             let ipv6 = frame.get(12..14) == Some(&ETH_P_IPV6.to_be_bytes());
-            let socket = if ipv6 { &self.neighbors } else { &self.arp };
-            if let Err(error) = socket.send(&frame).await {
+            self.outbox[usize::from(ipv6)].push(frame);
+        }
+        for (socket, frames) in [&self.arp, &self.neighbors]
+            .into_iter()
+            .zip(&mut self.outbox)
+        {
+            if !frames.is_empty()
+                && let Err(error) = socket.send(frames).await
+            {
                 tracing::debug!(interface = self.name, %error, "sending");
             }
+            frames.clear();
         }
+        // Only at the very end is nobody there to hear.
         let mut given_up = false;
         while let Some(event) = self.announcer.poll_event() {
-            given_up |= !matches!(event, Event::Conflict { .. });
-            // Only at the very end is nobody there to hear it.
+            given_up |= matches!(event, Event::Succeeded { .. } | Event::Unclaimed { .. });
             let _ = self.events.send(PortEvent::Announcer(event));
         }
         if given_up {
             self.follow_groups(std::iter::empty());
         }
-        self.count();
-    }
-
-    fn count(&mut self) {
-        let now = self.announcer.counters();
-        let before = std::mem::replace(&mut self.counted, now);
-        if now == before {
-            return;
+        while let Some(event) = self.checker.poll_event() {
+            let event = match event {
+                CheckEvent::Verdict { address, verdict } => {
+                    self.metrics.checked(self.checker.faults());
+                    PortEvent::Verdict(address, verdict)
+                }
+                CheckEvent::Answer { address, .. } => PortEvent::Answered(address),
+            };
+            let _ = self.events.send(event);
         }
-        let label = InterfaceLabel {
-            interface: self.name.clone(),
-        };
-        for (family, now, before) in [
-            (
-                &self.metrics.requests,
-                now.requests_received,
-                before.requests_received,
-            ),
-            (
-                &self.metrics.responses,
-                now.responses_sent,
-                before.responses_sent,
-            ),
-            (
-                &self.metrics.gratuitous,
-                now.gratuitous_sent,
-                before.gratuitous_sent,
-            ),
-            (&self.metrics.claims, now.claims_heard, before.claims_heard),
-        ] {
-            family.get_or_create(&label).inc_by(now - before);
-        }
-    }
-}
-
-/// Gives a frame to the announcer, unless another interface of this node on
-/// the same segment sent it.
-fn handle(announcer: &mut Announcer, own: &BTreeSet<[u8; 6]>, frame: &[u8], now: Instant) {
-    let source = frame
-        .get(6..12)
-        .and_then(|source| <[u8; 6]>::try_from(source).ok());
-    if source.is_some_and(|source| !own.contains(&source)) {
-        announcer.handle_frame(frame, now);
-    }
-}
-
-/// The host that a frame answers for, if it was asked for.
-fn answered(asked: &mut BTreeSet<Ipv4Addr>, frame: &[u8]) -> Option<Ipv4Addr> {
-    if asked.is_empty() {
-        return None;
-    }
-    let packet = ArpPacket::parse(frame).ok()?;
-    let host = packet.sender_ip;
-    (packet.operation == ArpOperation::Reply && asked.remove(&host)).then_some(host)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_answers_that_were_asked_for_count() {
-        let host = Ipv4Addr::new(10, 20, 0, 12);
-        let reply = ArpPacket {
-            operation: ArpOperation::Reply,
-            ..ArpPacket::announcement(Mac([2, 0, 0, 0, 0, 1]), host)
-        };
-        let mut asked = BTreeSet::new();
-        assert_eq!(answered(&mut asked, &reply.to_frame()), None);
-        asked.insert(host);
-        let request = ArpPacket::announcement(Mac([2, 0, 0, 0, 0, 1]), host);
-        assert_eq!(answered(&mut asked, &request.to_frame()), None);
-        assert_eq!(answered(&mut asked, b"short"), None);
-        assert_eq!(answered(&mut asked, &reply.to_frame()), Some(host));
-        assert_eq!(answered(&mut asked, &reply.to_frame()), None, "once");
+        self.metrics
+            .count(self.announcer.counters(), self.announcer.conflicts());
     }
 }

@@ -11,6 +11,7 @@ use herald_election::{
     Cause, Counters, Election, Event, GroupId, Heartbeat, KeyRing, Liveness, NodeId, Profile,
     Silence,
 };
+use herald_l2::{Profile as Announcing, Source, Verdict};
 use herald_net::{Datagram, Detour, Interface};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
@@ -23,11 +24,25 @@ use crate::keys::Keys;
 use crate::metrics::{InterfaceLabel, LivenessLabel, Metrics, ReasonLabel};
 use crate::port::{Plan, Port, PortEvent, Question};
 use crate::report::{Owned, Report, SegmentStatus, cause_name, liveness_name};
+use crate::traps::{OnHost, Subject, Traps};
 use crate::view::{SegmentView, Vip};
 
 /// How long an address is answered for after another node became its owner, if
 /// that one is not heard. Packets that still come are forwarded all the same.
 const YIELD: Duration = Duration::from_secs(2);
+
+/// How long an address counts as new to everybody, so that a port that is busy
+/// sees it as such.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// After a change, until settings of the node and what to check are looked at;
+/// and between two looks, as settings tell nobody when they change.
+const LOOK_SOON: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// So many nodes check an address: one alone may be the one that has it on an
+/// interface, and does not hear its own kernel.
+const CHECKERS: usize = 2;
 
 /// Datagrams taken in before timers are looked at.
 const BATCH: usize = 32;
@@ -54,8 +69,11 @@ pub(crate) struct Orders {
     /// The number of the view.
     pub(crate) number: u64,
     pub(crate) interface: Interface,
+    /// Another number than before: the link was away or is another one.
+    pub(crate) link: u64,
     /// Hardware addresses of this node.
     pub(crate) own: Arc<BTreeSet<[u8; 6]>>,
+    pub(crate) on_host: Arc<OnHost>,
     /// Hand everything over, and end.
     pub(crate) stop: bool,
 }
@@ -69,6 +87,10 @@ pub(crate) struct Common {
     /// Heartbeats go to each peer, and not to the group.
     pub(crate) unicast: bool,
     pub(crate) drain_timeout: Duration,
+    /// How addresses are announced.
+    pub(crate) announcing: Announcing,
+    /// Whether to check that what others own is answered for.
+    pub(crate) check: bool,
     pub(crate) keys: Keys,
     pub(crate) notes: mpsc::Sender<Note>,
     pub(crate) reports: mpsc::UnboundedSender<Report>,
@@ -110,6 +132,12 @@ pub(crate) struct Segment {
     holding: BTreeMap<GroupId, Holding>,
     /// Addresses that others have now, and that we answer for until we hear them.
     yielding: BTreeSet<IpAddr>,
+    /// Addresses that no node had before, and since when.
+    fresh: BTreeMap<IpAddr, Instant>,
+    /// Addresses of others of which this node checks that they are answered for.
+    check: BTreeSet<IpAddr>,
+    traps: Traps,
+    look_at: Instant,
     peers: BTreeMap<NodeId, Liveness>,
     counted: Counters,
     /// Whether something is to be reported, and whether we were ready when we last
@@ -133,6 +161,7 @@ impl Segment {
             (orders.interface.clone(), orders.own.clone())
         };
         let (plan, follow) = watch::channel(Plan {
+            announcing: common.announcing,
             mac: interface.mac.unwrap_or_default(),
             own,
             ..Plan::default()
@@ -145,11 +174,15 @@ impl Segment {
             follow,
             asked,
             events,
-            common.metrics.clone(),
+            &common.metrics,
         )?;
         Ok(Self {
             me: NodeId::of(&common.node),
             beats: Beats::new(&interface, common.metrics.clone()),
+            traps: Traps::new(common.node.clone(), interface.index, interface.name.clone()),
+            fresh: BTreeMap::new(),
+            check: BTreeSet::new(),
+            look_at: Instant::now() + LOOK_SOON,
             detour: Detour::open(),
             view: None,
             interface,
@@ -242,7 +275,10 @@ impl Segment {
     fn due(&self) -> Option<Instant> {
         let election = self.election.as_ref().and_then(Election::poll_timeout);
         let end = self.stopping.map(|since| since + self.common.drain_timeout);
-        [election, self.open_again, end].into_iter().flatten().min()
+        [election, self.open_again, end, Some(self.look_at)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn due_now(&mut self) {
@@ -255,6 +291,71 @@ impl Segment {
         {
             election.handle_timeout(now);
         }
+        if self.look_at <= now {
+            self.look_around(now);
+        }
+    }
+
+    /// Looks at the node's settings, and at what others own.
+    fn look_around(&mut self, now: Instant) {
+        self.look_at = now + LOOK_AGAIN;
+        let Some(view) = self.view.clone() else {
+            return;
+        };
+        let subjects = view.groups.iter().flat_map(|(group, vips)| {
+            let own = self.holding.contains_key(group);
+            vips.iter().flat_map(move |(address, services)| {
+                services.iter().map(move |service| Subject {
+                    address: *address,
+                    service,
+                    own,
+                })
+            })
+        });
+        let on_host = self.orders.borrow().on_host.clone();
+        let notes = self.traps.look(&on_host, subjects, &self.common.metrics);
+        for note in notes {
+            self.note(note);
+        }
+        let check = if self.stopping.is_none() && self.common.check {
+            self.to_check(&view)
+        } else {
+            BTreeSet::new()
+        };
+        if check != self.check {
+            self.check = check;
+            let own = self.plan.borrow().own.clone();
+            self.publish(&own);
+            self.look_at = now + LOOK_AGAIN;
+        }
+    }
+
+    /// The addresses of others that this node checks: of each group the live
+    /// candidates that follow the owner in the order of their numbers.
+    fn to_check(&self, view: &SegmentView) -> BTreeSet<IpAddr> {
+        let Some(election) = &self.election else {
+            return BTreeSet::new();
+        };
+        let checks = |group: &&herald_election::Group| {
+            let Some(owner) = election.owner(group.id).filter(|owner| *owner != self.me) else {
+                return false;
+            };
+            let up = |node| {
+                node == self.me || election.liveness(node, group.profile) == Some(Liveness::Up)
+            };
+            let others = group.candidates.iter().map(|candidate| candidate.node);
+            let mut others: Vec<NodeId> =
+                others.filter(|node| *node != owner && up(*node)).collect();
+            // Those behind the owner come first.
+            others.sort_unstable_by_key(|node| (*node < owner, *node));
+            others.iter().take(CHECKERS).any(|node| *node == self.me)
+        };
+        let groups = view.election.groups.iter().filter(checks);
+        groups
+            .filter_map(|group| view.groups.get(&group.id))
+            .flatten()
+            .map(|(address, _)| *address)
+            .collect()
     }
 
     fn open_sockets(&mut self) {
@@ -276,6 +377,7 @@ impl Segment {
         self.beats.follow(&orders.interface);
         self.interface = orders.interface;
         let before = std::mem::replace(&mut self.view, orders.view);
+        self.note_new_addresses(before.as_deref(), now);
         self.begin_or_end();
         if let (Some(election), Some(view)) = (&mut self.election, &self.view) {
             election.set_link(self.interface.running, now);
@@ -309,6 +411,20 @@ impl Segment {
         self.unreported = true;
         // What is announced of our groups may be different, and so may our address.
         self.publish(&orders.own);
+    }
+
+    /// Addresses that came to a group of ours have been nobody's before.
+    fn note_new_addresses(&mut self, before: Option<&SegmentView>, now: Instant) {
+        let (Some(before), Some(view)) = (before, self.view.as_deref()) else {
+            return;
+        };
+        for group in self.holding.keys() {
+            let known = before.groups.get(group).map_or(&[][..], Vec::as_slice);
+            let vips = view.groups.get(group).into_iter().flatten();
+            for (address, _) in vips.filter(|vip| !known.iter().any(|known| known.0 == vip.0)) {
+                self.fresh.insert(*address, now);
+            }
+        }
     }
 
     /// Begins an election where there is one to take part in, and ends it where
@@ -469,27 +585,73 @@ impl Segment {
                 tracing::warn!(%address, "given up, but its new owner was not heard here");
                 self.yielding.remove(&address);
             }
-            PortEvent::Announcer(herald_l2::Event::Conflict { address, mac }) => {
-                tracing::error!(%address, %mac, "another host claims the address");
-                let text = format!(
-                    "a host with hardware address {mac} also claims {address}, which node {} announces; \
-                     find it and take the address off it, or take the address out of the pool",
-                    self.common.node
-                );
-                for vip in self.vips().filter(|vip| vip.0 == address) {
-                    self.tell(std::slice::from_ref(vip), true, "AddressConflict", &text);
-                }
-            }
+            PortEvent::Announcer(event) => self.heard_claim(event),
+            PortEvent::Verdict(address, verdict) => self.heard_verdict(address, verdict),
         }
     }
 
-    /// The addresses of all groups that are ours.
-    fn vips(&self) -> impl Iterator<Item = &Vip> {
-        let view = self.view.iter();
-        view.flat_map(|view| {
-            let holding = self.holding.keys();
-            holding.flat_map(|group| view.groups.get(group).into_iter().flatten())
-        })
+    /// Another host says something of an address that is ours.
+    fn heard_claim(&self, event: herald_l2::Event) {
+        use herald_l2::Event as Claim;
+        match event {
+            Claim::Conflict { address, mac } => self.warn(
+                address,
+                "AddressConflict",
+                &format!(
+                    "a host with hardware address {mac} also claims {address}, which node {} announces; \
+                     find it and take the address off it, or take the address out of the pool",
+                    self.common.node
+                ),
+            ),
+            Claim::InUse { address, mac } => self.warn(
+                address,
+                "AddressInUse",
+                &format!(
+                    "{address} is not announced: a host with hardware address {mac} has it already; \
+                     find it and take the address off it, or take the address out of the pool"
+                ),
+            ),
+            Claim::ConflictEnded { address } => {
+                tracing::info!(%address, "no other host claims the address any more");
+            }
+            Claim::Contested { address, mac } => {
+                tracing::warn!(%address, %mac, "another speaker announces the address too");
+            }
+            Claim::Succeeded { .. } | Claim::Unclaimed { .. } => {}
+        }
+    }
+
+    /// How an address is answered for that another node has.
+    fn heard_verdict(&self, address: IpAddr, verdict: Verdict) {
+        let node = &self.common.node;
+        match verdict {
+            Verdict::Answered(mac) => tracing::debug!(%address, %mac, "answered for"),
+            Verdict::Silent => self.warn(
+                address,
+                "AddressUnanswered",
+                &format!(
+                    "nobody answers for {address} when node {node} asks, though another node has it; \
+                     see whether that node's speaker is well and what the switch filters"
+                ),
+            ),
+            Verdict::Several(one, other) => self.warn(
+                address,
+                "AddressAnsweredTwice",
+                &format!(
+                    "hosts with hardware addresses {one} and {other} both answer for {address} when \
+                     node {node} asks; only one node should"
+                ),
+            ),
+        }
+    }
+
+    /// Warns the owners of the Services that have an address.
+    fn warn(&self, address: IpAddr, reason: &'static str, text: &str) {
+        tracing::error!(%address, "{text}");
+        let groups = self.view.iter().flat_map(|view| view.groups.values());
+        for vip in groups.flatten().filter(|vip| vip.0 == address) {
+            self.tell(std::slice::from_ref(vip), true, reason, text);
+        }
     }
 
     fn addresses(&self, group: GroupId) -> &[Vip] {
@@ -600,6 +762,7 @@ impl Segment {
                 );
                 self.peers.insert(node, liveness);
                 self.count_peers();
+                self.look_at = self.look_at.min(now + LOOK_SOON);
                 false
             }
             Event::Stalled { late } => {
@@ -645,6 +808,9 @@ impl Segment {
         let addresses = self.addresses(group).to_vec();
         for vip in &addresses {
             self.yielding.remove(&vip.0);
+            if cause == Cause::Vacant {
+                self.fresh.insert(vip.0, now);
+            }
         }
         let interface = self.interface.name.clone();
         let label = ReasonLabel {
@@ -742,7 +908,17 @@ impl Segment {
             }
         }
         self.yielding.retain(|address| !hold.contains_key(address));
+        let now = Instant::now();
+        self.fresh.retain(|_, since| *since + FRESH > now);
+        self.look_at = self.look_at.min(now + LOOK_SOON);
         let plan = Plan {
+            announcing: self.common.announcing,
+            link: self.orders.borrow().link,
+            source: source(&self.interface),
+            fresh: self.fresh.keys().copied().collect(),
+            check: self.check.clone(),
+            // Heartbeats do not tell hardware addresses.
+            peers: Arc::default(),
             mac: self.interface.mac.unwrap_or_default(),
             hold,
             yielding: Arc::new(self.yielding.clone()),
@@ -863,6 +1039,19 @@ async fn changed(keys: &mut Keys) {
     if keys.changed().await.is_err() {
         pending::<()>().await;
     }
+}
+
+/// The addresses that questions on an interface come from.
+fn source(interface: &Interface) -> Source {
+    let mut source = Source::default();
+    for (address, _) in &interface.addresses {
+        match address {
+            IpAddr::V4(address) if source.v4.is_unspecified() => source.v4 = *address,
+            IpAddr::V6(address) if address.is_unicast_link_local() => source.v6 = *address,
+            _ => {}
+        }
+    }
+    source
 }
 
 /// A number that no other session has.

@@ -167,6 +167,8 @@ impl Speaker {
             node: "n1".into(),
             profile: Profile::Default,
             unicast: false,
+            announcing: herald_l2::Profile::default(),
+            check: false,
             drain_timeout: LIMIT,
             keys,
             notes,
@@ -351,10 +353,10 @@ fn an_address_is_answered_for_until_its_successor_is_heard() {
         let (sender, follow) = watch::channel(plan.clone());
         let (_ask, asked) = mpsc::unbounded_channel();
         let (events, mut heard) = mpsc::unbounded_channel();
-        let metrics = Arc::new(Metrics::register(&mut Registry::default()));
+        let metrics = Metrics::register(&mut Registry::default());
         let index = must("ip -o link show lan0").await;
         let index = index.split(':').next().unwrap().parse().unwrap();
-        let port = Port::open("lan0", index, follow, asked, events, metrics).unwrap();
+        let port = Port::open("lan0", index, follow, asked, events, &metrics).unwrap();
         let _port = AbortOnDropHandle::new(tokio::spawn(port.run()));
         must(&format!("{ARPING} {VIP}")).await;
         // Another has them now: we wait until it is heard.

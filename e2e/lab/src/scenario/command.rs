@@ -16,7 +16,8 @@ use crate::scenarios;
 /// Which scenarios to run, and how.
 #[derive(Debug, Args)]
 pub struct ScenarioArguments {
-    /// Names of scenarios; all when none is given. herald-lab list shows them.
+    /// Names of scenarios; all when none is given (`scenario` leaves out those
+    /// that only measure). herald-lab list shows them.
     names: Vec<String>,
     /// Print what came of it as JSON lines; progress goes to standard error.
     #[arg(long)]
@@ -55,7 +56,7 @@ impl ScenarioArguments {
         let names = if self.names.is_empty() {
             scenarios::ALL
                 .iter()
-                .filter(|scenario| scenario.measures)
+                .filter(|scenario| scenario.measures || scenario.only_bench)
                 .map(|scenario| scenario.name.to_owned())
                 .collect()
         } else {
@@ -150,7 +151,9 @@ pub fn list() -> String {
         if scenario.isolation == Isolation::Own {
             notes.push("own lab".into());
         }
-        if scenario.measures {
+        if scenario.only_bench {
+            notes.push("bench only".into());
+        } else if scenario.measures {
             notes.push("measures".into());
         }
         let notes = if notes.is_empty() {

@@ -197,6 +197,16 @@ impl Context {
     /// tells its statistics under the scenario's name, with the kube-proxy
     /// mode where it is not the usual one.
     pub fn measured(&mut self, what: &str, value: f64, unit: &str) {
+        self.note(what, value, unit, false);
+    }
+
+    /// Notes a figure: what was measured often enough in this run and is told
+    /// under the name given, with a statistic in it or none.
+    pub fn figure(&mut self, what: &str, value: f64, unit: &str) {
+        self.note(what, value, unit, true);
+    }
+
+    fn note(&mut self, what: &str, value: f64, unit: &str, whole: bool) {
         let mode = match self.case.needs.proxy_mode {
             ProxyMode::Nftables => String::new(),
             mode => format!("-{mode}"),
@@ -205,6 +215,7 @@ impl Context {
             name: format!("{}/{what}{mode}", self.case.scenario),
             value,
             unit: unit.to_owned(),
+            whole,
         });
     }
 

@@ -8,7 +8,7 @@ use super::spec::ProxyMode;
 /// What was asked for on the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Names of scenarios; all when empty.
+    /// Names of scenarios; when empty all but those that only measure.
     pub names: Vec<String>,
     /// Only with this kube-proxy mode, whatever the scenarios list.
     pub proxy_mode: Option<ProxyMode>,
@@ -43,8 +43,11 @@ pub fn cases(list: &'static [Scenario], selection: &Selection) -> Result<Vec<Cas
     let mut cases = Vec::new();
     for round in 1..=selection.repeat.max(1) {
         for scenario in list {
-            let named =
-                selection.names.is_empty() || selection.names.iter().any(|n| n == scenario.name);
+            let named = if selection.names.is_empty() {
+                !scenario.only_bench
+            } else {
+                selection.names.iter().any(|name| name == scenario.name)
+            };
             if !named {
                 continue;
             }
@@ -116,7 +119,7 @@ mod tests {
         }
     }
 
-    static LIST: [Scenario; 5] = [
+    static LIST: [Scenario; 6] = [
         Scenario {
             proxy_modes: &[ProxyMode::Nftables, ProxyMode::Iptables],
             ..scenario("a", Isolation::Shared)
@@ -128,6 +131,10 @@ mod tests {
             ..scenario("d", Isolation::Shared)
         },
         scenario("e", Isolation::Own),
+        Scenario {
+            only_bench: true,
+            ..scenario("f", Isolation::Shared)
+        },
     ];
 
     fn select(selection: &Selection) -> Vec<String> {
@@ -161,6 +168,15 @@ mod tests {
             ..Selection::default()
         };
         assert_eq!(select(&selection), ["a (iptables)", "c (iptables)"]);
+    }
+
+    #[test]
+    fn what_only_measures_runs_where_it_is_named() {
+        let selection = Selection {
+            names: vec!["f".into()],
+            ..Selection::default()
+        };
+        assert_eq!(select(&selection), ["f"]);
     }
 
     #[test]

@@ -14,6 +14,10 @@ pub struct Sample {
     pub value: f64,
     /// Its unit: `ms`, `probes`, `MiB`.
     pub unit: String,
+    /// Whether it is a figure by itself, with a statistic in its name or none;
+    /// of several rounds the median is told.
+    #[serde(default)]
+    pub whole: bool,
 }
 
 /// What the samples of one name say together.
@@ -32,6 +36,8 @@ impl fmt::Display for Figure {
         // Enough digits to tell, none that only look exact.
         let value = if self.value.fract() == 0.0 {
             format!("{:.0}", self.value)
+        } else if self.value.abs() < 10.0 {
+            format!("{:.2}", self.value)
         } else {
             format!("{:.1}", self.value)
         };
@@ -94,20 +100,32 @@ impl Summary {
     /// What was measured: for each name the largest sample, and the median
     /// where there are several.
     pub fn figures(&self) -> Vec<Figure> {
-        let mut names: Vec<(&str, &str, Vec<f64>)> = Vec::new();
+        let mut names: Vec<(&Sample, Vec<f64>)> = Vec::new();
         for sample in self.outcomes.iter().flat_map(|outcome| &outcome.samples) {
-            match names.iter_mut().find(|(name, ..)| *name == sample.name) {
-                Some((.., values)) => values.push(sample.value),
-                None => names.push((&sample.name, &sample.unit, vec![sample.value])),
+            match names
+                .iter_mut()
+                .find(|(known, _)| known.name == sample.name)
+            {
+                Some((_, values)) => values.push(sample.value),
+                None => names.push((sample, vec![sample.value])),
             }
         }
         let mut figures = Vec::new();
-        for (name, unit, mut values) in names {
+        for (sample, mut values) in names {
+            let (name, unit) = (&sample.name, &sample.unit);
             values.sort_by(f64::total_cmp);
+            if sample.whole {
+                figures.push(Figure {
+                    name: name.clone(),
+                    value: values[values.len() / 2],
+                    unit: unit.clone(),
+                });
+                continue;
+            }
             let figure = |statistic: &str, value: f64| Figure {
                 name: format!("{name}/{statistic}"),
                 value,
-                unit: unit.to_owned(),
+                unit: unit.clone(),
             };
             if values.len() > 1 {
                 // Of an even number the upper one: no value that nobody saw.
@@ -211,6 +229,7 @@ mod tests {
                 name: "node-crash/gap".into(),
                 value: *value,
                 unit: "ms".into(),
+                whole: false,
             })
             .collect()
     }
@@ -237,6 +256,24 @@ mod tests {
                 "figure node-crash/gap/max 5 ms"
             ]
         );
+    }
+
+    #[test]
+    fn a_sample_that_is_a_figure_keeps_its_name_and_its_median_is_told() {
+        let whole = |value| Sample {
+            name: "arp-rate/1/ratio".into(),
+            value,
+            unit: "of-kernel".into(),
+            whole: true,
+        };
+        let summary = Summary {
+            outcomes: vec![Outcome {
+                samples: [0.5, 0.875, 1.0].map(whole).into(),
+                ..outcome("arp-rate", Verdict::Passed)
+            }],
+        };
+        let lines: Vec<String> = summary.figures().iter().map(Figure::to_string).collect();
+        assert_eq!(lines, ["figure arp-rate/1/ratio 0.88 of-kernel"]);
     }
 
     #[test]

@@ -150,6 +150,9 @@ pub struct Scenario {
     pub isolation: Isolation,
     /// Whether it measures something worth a bench.
     pub measures: bool,
+    /// Whether it does nothing but measure: it runs in a bench and where it is
+    /// named, and is no part of all scenarios.
+    pub only_bench: bool,
     /// What it does.
     pub run: for<'a> fn(&'a mut Context) -> BoxFuture<'a, Result<()>>,
 }
@@ -166,6 +169,7 @@ impl Scenario {
         overlay: Overlay::BareMetal,
         isolation: Isolation::Shared,
         measures: false,
+        only_bench: false,
         run: |_| Box::pin(async { Ok(()) }),
     };
 

@@ -6,6 +6,7 @@ mod bad_objects;
 mod cloud;
 mod exposing;
 mod failover;
+mod frames;
 mod operator;
 mod rbac;
 mod segment;
@@ -226,6 +227,44 @@ pub static ALL: &[Scenario] = &[
         isolation: Own,
         measures: true,
         run: run!(failover::api_outage),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "hostile-frames",
+        title: "thousands of malformed ARP and NDP frames: no probe is lost, nothing moves, no \
+                speaker ends, and no conflict is told that there is not",
+        run: run!(frames::hostile_frames),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "address-conflict",
+        title: "a host that has an address before us keeps it, is told of, and we take it when it \
+                goes; one that takes an address of ours is told of, and we hold on",
+        run: run!(frames::address_conflict),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "node-traps",
+        title: "a VIP on another node's interface and a strict reverse path filter are told in \
+                events that name the node and say what to do",
+        run: run!(frames::node_traps),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "address-test",
+        title: "a host that tests whether a VIP is free, by IPv6's duplicate address detection or \
+                an ARP probe, finds it taken, and no probe is lost",
+        run: run!(frames::address_test),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "arp-rate",
+        title: "ARP answers a second for 1, 1,000 and 10,000 VIPs, beside the kernel's for the \
+                node's own address",
+        nodes: 1,
+        isolation: Own,
+        only_bench: true,
+        run: run!(frames::arp_rate),
         ..Scenario::BASE
     },
     Scenario {

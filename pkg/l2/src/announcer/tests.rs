@@ -3,7 +3,6 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::pace::BURST;
 
 const OURS: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const THEIRS: Mac = Mac([2, 0, 0, 0, 0, 2]);
@@ -15,7 +14,7 @@ const GRACE: Duration = Duration::from_secs(2);
 fn holder() -> (Announcer, Instant) {
     // Later than the clock's beginning, so that a burst fits before it.
     let now = Instant::now() + Duration::from_hours(1);
-    let mut announcer = Announcer::new(OURS, now);
+    let mut announcer = Announcer::new(OURS, Profile::DEFAULT, now);
     announcer.announce(VIP.into(), now);
     assert_eq!(drain(&mut announcer), [ArpPacket::announcement(OURS, VIP)]);
     (announcer, now)
@@ -252,8 +251,8 @@ fn another_hardware_address_is_announced_at_once() {
 #[test]
 fn every_address_is_announced_once_before_any_is_twice() {
     let now = Instant::now() + Duration::from_hours(1);
-    let mut announcer = Announcer::new(OURS, now);
-    let count = 2 * BURST;
+    let mut announcer = Announcer::new(OURS, Profile::DEFAULT, now);
+    let count = 2 * Profile::DEFAULT.rate.burst;
     for i in 0..count {
         let [.., a, b] = i.to_be_bytes();
         announcer.announce(Ipv4Addr::new(10, 20, a, b).into(), now);
@@ -279,6 +278,236 @@ fn every_address_is_announced_once_before_any_is_twice() {
     }
 }
 
+/// Sends what is due until `until`.
+fn run(announcer: &mut Announcer, until: Instant) {
+    while let Some(at) = announcer.poll_timeout().filter(|at| *at <= until) {
+        announcer.handle_timeout(at);
+    }
+}
+
+#[test]
+fn an_address_is_asked_for_before_it_is_used_for_the_first_time() {
+    let now = Instant::now() + Duration::from_hours(1);
+    let mut announcer = Announcer::new(OURS, Profile::DEFAULT, now);
+    announcer.acquire(VIP.into(), now);
+    let probe = ArpPacket::question(OURS, Ipv4Addr::UNSPECIFIED, VIP);
+    for asked in 0..3 {
+        assert_eq!(drain(&mut announcer), [probe], "question {asked}");
+        assert!(!announcer.answers(&VIP.into()));
+        let at = announcer.poll_timeout().unwrap();
+        assert_eq!(at - now, PROBE_GAP * (asked + 1));
+        announcer.handle_timeout(at);
+    }
+    assert_eq!(drain(&mut announcer), [ArpPacket::announcement(OURS, VIP)]);
+    assert!(announcer.answers(&VIP.into()));
+}
+
+#[test]
+fn an_ipv6_address_is_asked_for_too() {
+    let now = Instant::now() + Duration::from_hours(1);
+    let mut announcer = Announcer::new(OURS, Profile::DEFAULT, now);
+    announcer.acquire(VIP6.into(), now);
+    let asked = announcer.poll_transmit().unwrap();
+    let probe = NeighborSolicitation::question(OURS, Ipv6Addr::UNSPECIFIED, VIP6);
+    assert_eq!(&asked[..], &probe.to_frame()[..]);
+    let taken = NeighborAdvertisement::announcement(THEIRS, VIP6).to_frame();
+    announcer.handle_frame(&taken, now);
+    assert!(matches!(
+        announcer.poll_event(),
+        Some(Event::InUse { mac: THEIRS, .. })
+    ));
+    assert!(!announcer.answers(&VIP6.into()));
+}
+
+#[test]
+fn an_address_in_use_is_told_once_and_taken_when_it_is_free() {
+    let now = Instant::now() + Duration::from_hours(1);
+    let mut announcer = Announcer::new(OURS, Profile::DEFAULT, now);
+    announcer.acquire(VIP.into(), now);
+    // Its holder answers the question.
+    let reply = drain(&mut announcer)[0].reply(THEIRS);
+    announcer.handle_frame(&reply.to_frame(), now);
+    let (address, mac) = (VIP.into(), THEIRS);
+    assert_eq!(announcer.poll_event(), Some(Event::InUse { address, mac }));
+    assert_eq!(announcer.conflicts(), 1);
+    run(&mut announcer, now + RETRY);
+    assert_eq!(drain(&mut announcer).len(), 1, "asked again after a while");
+    announcer.handle_frame(&reply.to_frame(), now + RETRY);
+    assert_eq!(announcer.poll_event(), None, "told twice");
+    assert!(!announcer.answers(&VIP.into()));
+    run(&mut announcer, now + 3 * RETRY);
+    assert!(announcer.answers(&VIP.into()));
+    assert_eq!(
+        announcer.poll_event(),
+        Some(Event::ConflictEnded { address })
+    );
+    assert_eq!(announcer.conflicts(), 0);
+}
+
+#[test]
+fn an_address_that_is_asked_for_is_given_up_at_once() {
+    let now = Instant::now() + Duration::from_hours(1);
+    let mut announcer = Announcer::new(OURS, Profile::DEFAULT, now);
+    announcer.acquire(VIP.into(), now);
+    announcer.hand_over(VIP.into(), GRACE, now);
+    let address = VIP.into();
+    assert_eq!(announcer.poll_event(), Some(Event::Unclaimed { address }));
+    assert_eq!(announcer.addresses().count(), 0);
+    assert_eq!(announcer.poll_timeout(), None);
+}
+
+#[test]
+fn another_speakers_claim_is_no_conflict() {
+    let (mut announcer, now) = holder();
+    announcer.set_peers([THEIRS].into());
+    for second in 0..10 {
+        claim(&mut announcer, now + Duration::from_secs(second));
+    }
+    let told: Vec<_> = std::iter::from_fn(|| announcer.poll_event()).collect();
+    assert_eq!(told.len(), 5, "no more often than every two seconds");
+    assert!(
+        told.iter()
+            .all(|event| matches!(event, Event::Contested { mac: THEIRS, .. }))
+    );
+    assert_eq!(announcer.conflicts(), 0);
+}
+
+#[test]
+fn a_conflict_ends_when_nobody_else_claims_the_address() {
+    let (mut announcer, now) = holder();
+    claim(&mut announcer, now);
+    claim(&mut announcer, now + CONFLICT_AFTER);
+    assert!(matches!(
+        announcer.poll_event(),
+        Some(Event::Conflict { .. })
+    ));
+    run(&mut announcer, now + CLAIM_ENDS);
+    assert_eq!((announcer.poll_event(), announcer.conflicts()), (None, 1));
+    run(&mut announcer, now + CONFLICT_AFTER + CLAIM_ENDS);
+    let address = VIP.into();
+    assert_eq!(
+        announcer.poll_event(),
+        Some(Event::ConflictEnded { address })
+    );
+    assert_eq!(announcer.conflicts(), 0);
+    // Another one is told anew.
+    let later = now + Duration::from_hours(1);
+    claim(&mut announcer, later);
+    claim(&mut announcer, later + CONFLICT_AFTER);
+    assert!(matches!(
+        announcer.poll_event(),
+        Some(Event::Conflict { .. })
+    ));
+}
+
+#[test]
+fn claims_of_many_hosts_are_one_conflict() {
+    let (mut announcer, now) = holder();
+    for i in 0..100 {
+        let mac = Mac([2, 0, 0, 0, 1, i]);
+        let frame = ArpPacket::announcement(mac, VIP).to_frame();
+        announcer.handle_frame(&frame, now + Duration::from_millis(100) * u32::from(i));
+    }
+    assert!(matches!(
+        announcer.poll_event(),
+        Some(Event::Conflict { .. })
+    ));
+    assert_eq!(announcer.poll_event(), None);
+}
+
+#[test]
+fn the_reply_form_is_sent_only_when_asked_for() {
+    let now = Instant::now() + Duration::from_hours(1);
+    let profile = Profile {
+        replies: true,
+        ..Profile::DEFAULT
+    };
+    let mut announcer = Announcer::new(OURS, profile, now);
+    announcer.announce(VIP.into(), now);
+    announcer.announce(VIP6.into(), now);
+    run(&mut announcer, now + Duration::from_secs(6));
+    let frames: Vec<_> = std::iter::from_fn(|| announcer.poll_transmit()).collect();
+    let replies: Vec<_> = frames
+        .iter()
+        .filter_map(|frame| ArpPacket::parse(frame).ok())
+        .filter(|packet| packet.operation == ArpOperation::Reply)
+        .collect();
+    assert_eq!(replies, [ArpPacket::reply_announcement(OURS, VIP); 2]);
+    assert!(replies[0].is_announcement());
+    assert_eq!(frames.len(), 2 * Profile::DEFAULT.burst.len() + 2);
+}
+
+#[test]
+fn a_polite_interface_keeps_below_what_closes_a_port() {
+    let now = Instant::now() + Duration::from_hours(1);
+    let mut announcer = Announcer::new(OURS, Profile::POLITE, now);
+    for i in 0..100 {
+        announcer.announce(Ipv4Addr::new(10, 20, 100, i).into(), now);
+    }
+    let first = drain(&mut announcer).len();
+    assert_eq!(first, 10);
+    run(&mut announcer, now + Duration::from_secs(9));
+    let seen: BTreeSet<_> = drain(&mut announcer).iter().map(|p| p.sender_ip).collect();
+    assert_eq!(seen.len(), 90, "each has had its first");
+    run(&mut announcer, now + Duration::from_mins(1));
+    assert!(drain(&mut announcer).len() <= 51 * 10 + 1);
+}
+
+#[test]
+fn a_take_over_comes_before_the_repeats_of_others() {
+    let now = Instant::now() + Duration::from_hours(1);
+    let mut announcer = Announcer::new(OURS, Profile::POLITE, now);
+    for i in 0..100 {
+        announcer.announce(Ipv4Addr::new(10, 20, 100, i).into(), now);
+    }
+    run(&mut announcer, now + Duration::from_secs(15));
+    drain(&mut announcer);
+    let later = now + Duration::from_secs(15);
+    let new = Ipv4Addr::new(10, 20, 101, 0);
+    announcer.announce(new.into(), later);
+    let at = announcer.poll_timeout().unwrap();
+    announcer.handle_timeout(at);
+    let next: Vec<_> = drain(&mut announcer).iter().map(|p| p.sender_ip).collect();
+    assert_eq!(next, [new]);
+    assert!(at - later <= Duration::from_millis(100));
+}
+
+#[test]
+fn one_address_is_announced_again_when_told() {
+    let (mut announcer, now) = holder();
+    let later = now + Duration::from_secs(20);
+    run(&mut announcer, later);
+    drain(&mut announcer);
+    announcer.announce_again(VIP.into(), later);
+    assert_eq!(drain(&mut announcer), [ArpPacket::announcement(OURS, VIP)]);
+    assert_eq!(
+        announcer.poll_timeout(),
+        Some(later + Duration::from_millis(20))
+    );
+}
+
+#[test]
+fn a_solicitation_for_another_host_is_not_answered() {
+    let (mut announcer, now) = holder();
+    announcer.announce(VIP6.into(), now);
+    drain_all(&mut announcer);
+    let mut asked = NeighborSolicitation::question(THEIRS, Ipv6Addr::LOCALHOST, VIP6);
+    announcer.handle_frame(&asked.to_frame(), now);
+    assert_eq!(drain_all(&mut announcer), 1);
+    // A kernel that checks whether we are still there asks us alone.
+    asked.destination_mac = OURS;
+    asked.destination = VIP6;
+    announcer.handle_frame(&asked.to_frame(), now);
+    assert_eq!(drain_all(&mut announcer), 1);
+    asked.destination_mac = Mac([2, 0, 0, 0, 0, 9]);
+    announcer.handle_frame(&asked.to_frame(), now);
+    assert_eq!(drain_all(&mut announcer), 0);
+}
+
+fn drain_all(announcer: &mut Announcer) -> usize {
+    std::iter::from_fn(|| announcer.poll_transmit()).count()
+}
+
 proptest! {
     #[test]
     fn hostile_frames_change_nothing_but_counters(
@@ -300,7 +529,7 @@ proptest! {
     /// Whatever is asked of it in whatever order, timers and entries agree: at
     /// the end nothing is left of what was withdrawn or handed over.
     #[test]
-    fn no_timer_outlives_its_address(steps in proptest::collection::vec((0u8..5, 0u8..4), 0..60)) {
+    fn no_timer_outlives_its_address(steps in proptest::collection::vec((0u8..8, 0u8..4), 0..60)) {
         let (mut announcer, mut now) = holder();
         for (action, which) in steps {
             let address: IpAddr = Ipv4Addr::new(10, 20, 100, which).into();
@@ -309,6 +538,13 @@ proptest! {
                 1 => announcer.hand_over(address, GRACE, now),
                 2 => announcer.withdraw(&address),
                 3 => announcer.reannounce(OURS, now),
+                4 => announcer.acquire(address, now),
+                5 => announcer.announce_again(address, now),
+                6 => {
+                    let claimed = Ipv4Addr::new(10, 20, 100, which);
+                    let frame = ArpPacket::announcement(THEIRS, claimed).to_frame();
+                    announcer.handle_frame(&frame, now);
+                }
                 _ => {
                     if let Some(next) = announcer.poll_timeout() {
                         now = now.max(next);

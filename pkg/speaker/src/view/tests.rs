@@ -12,6 +12,7 @@ fn interface(name: &str, subnets: &[&str]) -> Interface {
         no_arp: false,
         loopback: false,
         enslaved: false,
+        carrier_changes: 0,
         addresses: subnets.iter().map(|text| subnet(text)).collect(),
     }
 }
