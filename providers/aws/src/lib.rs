@@ -10,6 +10,7 @@
 //! what the account holds that this depends on; [`settings`] what the operator
 //! was told.
 
+pub mod actions;
 pub mod facts;
 pub mod identity;
 pub mod settings;
