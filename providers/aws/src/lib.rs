@@ -11,6 +11,7 @@
 //! was told.
 
 pub mod actions;
+pub mod budget;
 pub mod facts;
 pub mod identity;
 pub mod settings;
