@@ -12,7 +12,10 @@
 
 pub mod actions;
 pub mod budget;
+pub mod client;
+pub mod cloud;
 pub mod facts;
 pub mod identity;
+pub mod metrics;
 pub mod settings;
 pub mod spec;
