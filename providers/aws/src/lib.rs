@@ -11,6 +11,7 @@
 //! was told.
 
 pub mod actions;
+pub mod annotations;
 pub mod facts;
 pub mod identity;
 pub mod settings;
