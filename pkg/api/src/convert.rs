@@ -2,16 +2,17 @@
 
 use std::net::IpAddr;
 
-use herald_core::{Endpoint, Node, TrafficPolicy};
+use herald_core::{Endpoint, Node, Taint, TrafficPolicy};
 use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::api::core::v1::ServiceSpec;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt as _;
 
-use crate::names::LABEL_EXCLUDE_NODE;
+use crate::names::{LABEL_EXCLUDE_NODE, LABEL_ZONE};
 
 /// A Node as far as load balancing cares.
 pub fn node(node: &core_v1::Node) -> Node {
+    let spec = node.spec.as_ref();
     let status = node.status.as_ref();
     let holds = |kind: &str| {
         status
@@ -32,6 +33,16 @@ pub fn node(node: &core_v1::Node) -> Node {
         network_unavailable: holds("NetworkUnavailable"),
         excluded: node.labels().contains_key(LABEL_EXCLUDE_NODE),
         deleting: node.metadata.deletion_timestamp.is_some(),
+        provider_id: spec.and_then(|spec| spec.provider_id.clone()),
+        taints: spec
+            .into_iter()
+            .flat_map(|spec| spec.taints.iter().flatten())
+            .map(|taint| Taint {
+                key: taint.key.clone(),
+                effect: taint.effect.clone(),
+            })
+            .collect(),
+        zone: node.labels().get(LABEL_ZONE).cloned(),
     }
 }
 

@@ -3,6 +3,8 @@
 
 /// loadBalancerClass of addresses from pools, announced by the speakers.
 pub const CLASS_BARE_METAL: &str = "herald.dev/bare-metal";
+/// loadBalancerClass of AWS's Network Load Balancers.
+pub const CLASS_AWS_NLB: &str = "herald.dev/aws-nlb";
 /// loadBalancerClass of the pretend cloud.
 pub const CLASS_FAKE: &str = "herald.dev/fake";
 
@@ -25,6 +27,8 @@ pub const ANNOTATION_DRY_RUN: &str = "herald.dev/dry-run";
 /// Label of nodes that must not carry traffic from outside (the Kubernetes
 /// well-known label; its presence counts, whatever its value).
 pub const LABEL_EXCLUDE_NODE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// Label of nodes with their zone.
+pub const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
 /// Label by which a speaker finds the pods of its peers.
 pub const LABEL_APP_NAME: &str = "app.kubernetes.io/name";
 /// Value of [`LABEL_APP_NAME`] on speaker pods.

@@ -23,9 +23,9 @@ pub struct Retry {
     last: Option<Instant>,
 }
 
-impl Retry {
-    /// Begins at the shortest delay.
-    pub fn new() -> Self {
+/// Begins at the shortest delay.
+impl Default for Retry {
+    fn default() -> Self {
         Self {
             delays: delays(),
             last: None,
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn delays_grow_to_a_short_limit_and_never_end() {
-        let mut retry = Retry::new();
+        let mut retry = Retry::default();
         let delays: Vec<Duration> = (0..100)
             .map(|_| {
                 retry.reset();

@@ -1,7 +1,7 @@
 //! What is said on a Service, and whether it differs from what stands there.
 
 use herald_api::names::CONDITION_LOAD_BALANCER_READY;
-use herald_core::{Ingress, IngressPoint, IpMode};
+use herald_core::{Ingress, IngressPoint, IngressPort, IpMode};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -105,6 +105,17 @@ fn ingress_value(ingress: &Ingress) -> Value {
             IpMode::Vip => "VIP",
             IpMode::Proxy => "Proxy",
         });
+    }
+    if !ingress.ports.is_empty() {
+        value["ports"] = ingress.ports.iter().map(port_value).collect();
+    }
+    value
+}
+
+fn port_value(port: &IngressPort) -> Value {
+    let mut value = json!({"port": port.port, "protocol": port.protocol.to_string()});
+    if let Some(error) = &port.error {
+        value["error"] = json!(error);
     }
     value
 }

@@ -373,7 +373,12 @@ impl Context {
             .map(|node| convert::node(node))
             .collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        Desired::Present { service, nodes }
+        Desired::Present {
+            service,
+            nodes,
+            endpoints: Vec::new(),
+            references: Vec::new(),
+        }
     }
 
     async fn drive(&self, provider: &dyn DynProvider, desired: &Desired, dry_run: bool) -> Outcome {

@@ -110,7 +110,7 @@ where
     let changes = changes.clone();
     tokio::spawn(async move {
         let events = watcher(api, config)
-            .backoff(Retry::new())
+            .backoff(Retry::default())
             // Never read, and often the largest part of an object.
             .modify(|object| object.managed_fields_mut().clear())
             .reflect(writer);

@@ -95,7 +95,7 @@ fn follow<K, Key, Value>(
     Value: Send + 'static,
 {
     tokio::spawn(async move {
-        let mut events = std::pin::pin!(watch(api, config).backoff(Retry::new()));
+        let mut events = std::pin::pin!(watch(api, config).backoff(Retry::default()));
         // One line when the API goes away and one when it is back, not one for
         // each try in between.
         let mut away = false;

@@ -11,6 +11,7 @@
 //! was told.
 
 pub mod actions;
+pub mod annotations;
 pub mod budget;
 pub mod client;
 pub mod cloud;

@@ -403,6 +403,11 @@ impl NlbProtocol {
         matches!(self, Self::Tcp | Self::TcpUdp | Self::Tls | Self::TcpQuic)
     }
 
+    /// Whether its targets need a [`Target::quic_server_id`].
+    pub const fn is_quic(self) -> bool {
+        matches!(self, Self::Quic | Self::TcpQuic)
+    }
+
     /// Whether UDP is among what it carries.
     pub const fn carries_udp(self) -> bool {
         matches!(self, Self::Udp | Self::TcpUdp | Self::Quic | Self::TcpQuic)
@@ -447,9 +452,8 @@ impl fmt::Display for Listener {
 pub struct Forward {
     /// One target group without a weight, or several with one each.
     pub targets: Vec<WeightedGroup>,
-    /// How long a client stays with the target group it got first, in seconds; none
-    /// if it need not.
-    pub stickiness_seconds: Option<u32>,
+    /// Whether a client stays with the target group it got first.
+    pub sticky: bool,
 }
 
 impl fmt::Display for Forward {
@@ -620,6 +624,27 @@ impl Target {
     pub const fn port(&self) -> u16 {
         match self {
             Self::Instance { port, .. } | Self::Ip { port, .. } => *port,
+        }
+    }
+
+    /// `QuicServerId` to register it with: AWS demands one of QUIC's targets, `0x` and
+    /// 16 hexadecimal digits. It follows from the address, so that a pod can tell its
+    /// own; none for nodes, which can't be targets of QUIC.
+    pub fn quic_server_id(&self) -> Option<String> {
+        match self {
+            Self::Ip {
+                address: IpAddr::V4(address),
+                ..
+            } => Some(format!("0x{:016x}", address.to_bits())),
+            Self::Ip {
+                address: IpAddr::V6(address),
+                ..
+            } => {
+                // The interface identifier tells pods of one network apart.
+                let lower = address.to_bits() & u128::from(u64::MAX);
+                Some(format!("0x{lower:016x}"))
+            }
+            Self::Instance { .. } => None,
         }
     }
 
