@@ -39,6 +39,8 @@ pub(crate) struct Account {
     /// Security groups of the first interface of each instance.
     pub(crate) instances: BTreeMap<String, BTreeSet<String>>,
     pub(crate) network: Option<Network>,
+    /// All security groups of the VPC, for Services that name some; read when needed.
+    pub(crate) vpc_groups: Option<Vec<crate::facts::SecurityGroup>>,
     pub(crate) load_balancer_details: HashMap<String, LoadBalancerDetail>,
     pub(crate) target_group_details: HashMap<String, TargetGroupDetail>,
     /// When the last complete reading began.

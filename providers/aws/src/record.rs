@@ -25,6 +25,9 @@ use crate::spec::{Spec, Target, TargetType};
 pub const TAG_APPLIED: &str = "herald.dev/applied";
 /// Tag with the digest of the cluster's nodes, on the shared security group.
 pub const TAG_NODES: &str = "herald.dev/nodes";
+/// Tag with the keys of the tags that the Service and the operator's settings ask for,
+/// so that one that is asked for no more is known from those of others.
+pub const TAG_TAGS: &str = "herald.dev/tags";
 /// Tag on a load balancer that was replaced: when it goes, in seconds of Unix time.
 pub const TAG_RETIRES: &str = "herald.dev/retires-at";
 /// Tag on a load balancer that Herald took over: `given` (it goes back to its maker

@@ -38,6 +38,8 @@ use crate::settings::Settings;
 use gate::Gate;
 use query::{Form, Query};
 
+pub(crate) use elb::{ListenerSettings, TARGETS};
+
 pub use ec2::parse_any;
 pub use error::CallError;
 pub use gate::Caller;
