@@ -12,6 +12,7 @@
 
 pub mod actions;
 pub mod annotations;
+pub mod build;
 pub mod facts;
 pub mod identity;
 pub mod settings;
