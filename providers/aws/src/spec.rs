@@ -553,7 +553,7 @@ impl fmt::Display for TargetFamily {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetGroup {
     /// What it is for, the same whatever else changes: `80/TCP`, or
-    /// `80/TCP->other:8080` for the port of another Service of a weighted action.
+    /// `80/TCP@other:8080` for the port of another Service of a weighted action.
     /// The value of the tag `herald.dev/resource` is `target-group/` and this.
     pub key: String,
     /// At most 32 characters, unique in the region. It follows from all that cannot

@@ -21,12 +21,17 @@ fn one(suffix: &str, value: &str) -> Result<Annotations, String> {
 }
 
 fn warned(key: &str) -> Vec<String> {
+    warned_by(&[(key, "{}")], &[])
+}
+
+fn warned_by(annotations: &[(&str, &str)], source_ranges: &[&str]) -> Vec<String> {
+    let own = |text: &&str| (*text).to_owned();
     let service = ServiceRequest {
         key: ServiceKey::new("default", "web"),
         uid: "u1".into(),
         labels: BTreeMap::new(),
         namespace_labels: BTreeMap::new(),
-        annotations: BTreeMap::from([(key.to_owned(), "{}".to_owned())]),
+        annotations: annotations.iter().map(|(k, v)| (own(k), own(v))).collect(),
         ip_families: vec![IpFamily::V4],
         ip_family_policy: IpFamilyPolicy::SingleStack,
         requested_addresses: Vec::new(),
@@ -40,7 +45,7 @@ fn warned(key: &str) -> Vec<String> {
         }],
         traffic_policy: TrafficPolicy::Cluster,
         health_check_node_port: None,
-        source_ranges: Vec::new(),
+        source_ranges: source_ranges.iter().map(own).collect(),
         ingress: Vec::new(),
     };
     warnings(&service)
@@ -284,6 +289,14 @@ fn mistyped_names_get_the_one_that_was_meant() {
     ] {
         assert!(warned(key).is_empty(), "{key}: {:?}", warned(key));
     }
+}
+
+#[test]
+fn ranges_that_nothing_enforces_are_warned_of() {
+    let own = ("herald.dev/aws-load-balancer-security-groups", "sg-1");
+    assert_eq!(warned_by(&[own], &["10.0.0.0/8"]).len(), 1);
+    assert!(warned_by(&[own], &[]).is_empty());
+    assert!(warned_by(&[], &["10.0.0.0/8"]).is_empty());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use herald_core::ServiceRequest;
 use herald_provider::Warning;
 
+use super::Annotations;
 use super::reader::{Recognized, recognize};
 use super::table::{Annotation, HERALD_PREFIX, LBC_PREFIX, Parameter, Prefixes};
 
@@ -15,11 +16,27 @@ const MISTAKEN_PREFIX: &str = "service.kubernetes.io/";
 
 /// What has no effect, and what was probably meant.
 pub fn warnings(service: &ServiceRequest) -> Vec<Warning> {
-    service
+    let of_keys = service
         .annotations
         .keys()
-        .filter_map(|key| of(key, service))
-        .collect()
+        .filter_map(|key| of(key, service));
+    of_keys.chain(open_to_all(service)).collect()
+}
+
+/// Source ranges that nothing enforces are worse than none: people rely on them.
+fn open_to_all(service: &ServiceRequest) -> Option<Warning> {
+    let annotations = Annotations::parse(&service.annotations).ok()?;
+    let ranges = !service.source_ranges.is_empty()
+        || !annotations.source_ranges.is_empty()
+        || !annotations.prefix_lists.is_empty();
+    let unmanaged = annotations.without_security_group || !annotations.security_groups.is_empty();
+    (ranges && unmanaged).then(|| Warning {
+        reason: "SourceRangesNotEnforced",
+        message: "source ranges and prefix lists are kept in a security group of Herald's, and \
+                  the Service asks for its own or for none: they have no effect; write them into \
+                  your own security groups"
+            .to_owned(),
+    })
 }
 
 fn of(key: &str, service: &ServiceRequest) -> Option<Warning> {
