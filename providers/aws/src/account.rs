@@ -86,7 +86,11 @@ impl Account {
     /// The Service's own security groups.
     pub(crate) fn security_groups_of(&self, cluster: &str, uid: &str) -> Vec<SecurityGroup> {
         let ours = |is: &&SecurityGroup| owner(&is.tags, cluster) == Some(uid);
-        self.security_groups.values().filter(ours).cloned().collect()
+        self.security_groups
+            .values()
+            .filter(ours)
+            .cloned()
+            .collect()
     }
 
     /// The security group that all load balancers of the cluster share.
@@ -134,8 +138,9 @@ impl Account {
         lag: Duration,
     ) {
         let read = load_balancers.into_iter().map(|is| (is.arn.clone(), is));
-        self.load_balancers
-            .replace(read, began, lag, |known, now| known.state = now.state.clone());
+        self.load_balancers.replace(read, began, lag, |known, now| {
+            known.state = now.state.clone()
+        });
         // Tags that only a Service's own look has read are kept.
         let tagged: HashMap<String, Tags> = self
             .target_groups

@@ -376,7 +376,8 @@ impl Shared {
                     .await;
                 self.about(&arn, result)?;
                 self.known_listener(&arn, *port, |is| {
-                    is.more_certificates.retain(|arn| !certificates.contains(arn));
+                    is.more_certificates
+                        .retain(|arn| !certificates.contains(arn));
                 });
                 Ok(())
             }
@@ -529,7 +530,13 @@ impl Shared {
     /// An object that AWS does not know any more is forgotten, and the plan made anew.
     fn about<T>(&self, arn: &str, result: Result<T, CallError>) -> Result<T, Failure> {
         match result {
-            Err(error) if error.is(&["LoadBalancerNotFound", "TargetGroupNotFound", "ListenerNotFound"]) => {
+            Err(error)
+                if error.is(&[
+                    "LoadBalancerNotFound",
+                    "TargetGroupNotFound",
+                    "ListenerNotFound",
+                ]) =>
+            {
                 let now = Instant::now();
                 let mut account = self.account();
                 account.load_balancer_details.remove(arn);
@@ -811,13 +818,17 @@ impl Shared {
             Err(error) if error.is(&["DuplicateLoadBalancerName"]) => {
                 return Err(self.named_by_another(caller, &spec.name, &what).await?);
             }
-            made => self
-                .about_groups(caller, made.map_err(Failure::from))
-                .await?,
+            made => {
+                self.about_groups(caller, made.map_err(Failure::from))
+                    .await?
+            }
         };
         // With a name and settings like these AWS returns what is there already, whoever
         // made it: its tags tell.
-        let tags = self.client.tags(caller, std::slice::from_ref(&made.arn)).await?;
+        let tags = self
+            .client
+            .tags(caller, std::slice::from_ref(&made.arn))
+            .await?;
         let tags = tags.get(&made.arn).cloned().unwrap_or_default();
         let new = !tags.contains_key(TAG_APPLIED) && began >= self.sure_after(uid);
         let mut account = self.account();
@@ -857,7 +868,10 @@ impl Shared {
         let Some(mut is) = found.into_iter().next() else {
             return Ok(self.hold(name, what, self.tuning.hold / 5));
         };
-        let tags = self.client.tags(caller, std::slice::from_ref(&is.arn)).await?;
+        let tags = self
+            .client
+            .tags(caller, std::slice::from_ref(&is.arn))
+            .await?;
         is.tags = tags.get(&is.arn).cloned();
         let mut account = self.account();
         account
@@ -944,10 +958,16 @@ impl Shared {
                 let Some(mut group) = found.into_iter().next() else {
                     return Err(Failure::Held(
                         self.tuning.hold / 5,
-                        format!("AWS has target group {:?} but does not show it yet", spec.name),
+                        format!(
+                            "AWS has target group {:?} but does not show it yet",
+                            spec.name
+                        ),
                     ));
                 };
-                let tags = self.client.tags(caller, std::slice::from_ref(&group.arn)).await?;
+                let tags = self
+                    .client
+                    .tags(caller, std::slice::from_ref(&group.arn))
+                    .await?;
                 group.tags = tags.get(&group.arn).cloned();
                 self.account()
                     .target_groups
@@ -962,7 +982,10 @@ impl Shared {
             spec.tags.clone()
         } else {
             // It may have been there.
-            let tags = self.client.tags(caller, std::slice::from_ref(&made.arn)).await?;
+            let tags = self
+                .client
+                .tags(caller, std::slice::from_ref(&made.arn))
+                .await?;
             tags.get(&made.arn).cloned().unwrap_or_default()
         };
         made.tags = Some(tags);
@@ -1057,7 +1080,7 @@ impl Shared {
             ssl_policy: spec.ssl_policy.clone(),
             alpn_policy: spec.alpn_policy.clone(),
             forward: arns.into_iter().zip(weights).collect(),
-            stickiness_seconds: spec.forward.stickiness_seconds,
+            sticky: spec.forward.sticky,
         })
     }
 
@@ -1100,7 +1123,10 @@ impl Shared {
     ) -> Done {
         let arn = self.load_balancer(load_balancer)?;
         let settings = self.settings(spec, groups)?;
-        let result = self.client.modify_listener(caller, listener, &settings).await;
+        let result = self
+            .client
+            .modify_listener(caller, listener, &settings)
+            .await;
         self.about(&arn, result)?;
         self.known_listener(&arn, spec.port, |is| {
             if is.protocol != settings.protocol {
@@ -1120,9 +1146,7 @@ fn fill(is: &mut crate::cloud::Listener, settings: &ListenerSettings) {
     is.certificate.clone_from(&settings.certificate);
     is.ssl_policy.clone_from(&settings.ssl_policy);
     is.alpn_policy.clone_from(&settings.alpn_policy);
-    is.stickiness_seconds = settings
-        .stickiness_seconds
-        .and_then(|seconds| i32::try_from(seconds).ok());
+    is.sticky = settings.sticky;
     let many = settings.forward.len() > 1;
     is.forward = settings
         .forward
@@ -1156,5 +1180,7 @@ fn gone(result: Result<(), CallError>) -> Result<(), CallError> {
 }
 
 fn waits_for(what: &str) -> String {
-    format!("AWS still uses {what}, which takes some minutes after a load balancer is gone; it is tried again")
+    format!(
+        "AWS still uses {what}, which takes some minutes after a load balancer is gone; it is tried again"
+    )
 }

@@ -130,8 +130,8 @@ pub struct Listener {
     pub alpn_policy: Option<String>,
     /// Where it sends what comes: ARNs of target groups with their weights.
     pub forward: Vec<(String, Option<i32>)>,
-    /// How long a client stays with its target group, in seconds.
-    pub stickiness_seconds: Option<i32>,
+    /// Whether a client stays with the target group it got first.
+    pub sticky: bool,
     /// Its attributes.
     pub attributes: BTreeMap<String, String>,
 }

@@ -7,8 +7,8 @@ use herald_provider::ProviderError;
 
 use crate::client::{CallError, Caller};
 use crate::cloud::LoadBalancerDetail;
-use crate::observed::{Adoption, Observed, Want};
 use crate::observe::spread;
+use crate::observed::{Adoption, Observed, Want};
 use crate::provider::Shared;
 use crate::record::{self, TAG_APPLIED, TAG_NODES, follows_nodes};
 use crate::spec::NlbProtocol;
@@ -74,7 +74,10 @@ impl Shared {
         }
         let mut account = self.account();
         for group in &want.spec.target_groups {
-            let Some(arn) = account.target_group_named(&group.name).map(|is| is.arn.clone()) else {
+            let Some(arn) = account
+                .target_group_named(&group.name)
+                .map(|is| is.arn.clone())
+            else {
                 continue;
             };
             let detail = account.target_group_details.entry(arn).or_default();
@@ -99,7 +102,9 @@ impl Shared {
         let caller = Caller::background(uid);
         match self.check(caller, arn, want).await {
             Ok(()) => {
-                self.account().check_due.insert(uid.to_owned(), now + period);
+                self.account()
+                    .check_due
+                    .insert(uid.to_owned(), now + period);
                 Ok(true)
             }
             // It stays due; what is known stays.
@@ -195,7 +200,11 @@ impl Shared {
         for arn in unread {
             let attributes = self.client.target_group_attributes(caller, &arn).await?;
             let mut account = self.account();
-            account.target_group_details.entry(arn).or_default().attributes = Some(attributes);
+            account
+                .target_group_details
+                .entry(arn)
+                .or_default()
+                .attributes = Some(attributes);
         }
         self.read_targets(caller, want).await
     }

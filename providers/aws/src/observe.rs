@@ -71,7 +71,11 @@ impl Shared {
         }
     }
 
-    async fn observe_absent(&self, desired: &Desired, uid: &str) -> Result<Observed, ProviderError> {
+    async fn observe_absent(
+        &self,
+        desired: &Desired,
+        uid: &str,
+    ) -> Result<Observed, ProviderError> {
         let caller = Caller::service(uid);
         let mut observed = self.blank(desired);
         let mut own = self
@@ -230,7 +234,12 @@ impl Shared {
                     .as_ref()
                     .is_some_and(|is| tags.iter().all(|(key, value)| is.get(key) == Some(value))),
             };
-            account.load_balancers.values().filter(matches).cloned().collect()
+            account
+                .load_balancers
+                .values()
+                .filter(matches)
+                .cloned()
+                .collect()
         };
         let mut found = find();
         if found.is_empty() {
@@ -257,10 +266,10 @@ impl Shared {
         if owner(&tags, cluster) == Some(uid) {
             return Ok(Adoption::Nothing);
         }
-        if let Some(other) = tags
-            .get(crate::identity::TAG_SERVICE_UID)
-            .or_else(|| tags.get(LBC_TAG_STACK).filter(|_| matches!(adopt, Adopt::Arn(_))))
-        {
+        if let Some(other) = tags.get(crate::identity::TAG_SERVICE_UID).or_else(|| {
+            tags.get(LBC_TAG_STACK)
+                .filter(|_| matches!(adopt, Adopt::Arn(_)))
+        }) {
             return Ok(Adoption::Impossible(format!(
                 "{} belongs to something else ({other}), by its tags",
                 is.arn
@@ -294,9 +303,17 @@ impl Shared {
         let target_groups: Vec<TargetGroup> = {
             let account = self.account();
             let of_it = |group: &&TargetGroup| group.load_balancers.contains(&load_balancer.arn);
-            account.target_groups.values().filter(of_it).cloned().collect()
+            account
+                .target_groups
+                .values()
+                .filter(of_it)
+                .cloned()
+                .collect()
         };
-        let arns: Vec<String> = target_groups.iter().map(|group| group.arn.clone()).collect();
+        let arns: Vec<String> = target_groups
+            .iter()
+            .map(|group| group.arn.clone())
+            .collect();
         let tags = self.client.tags(caller, &arns).await?;
         let target_groups = target_groups
             .into_iter()
@@ -352,7 +369,9 @@ impl Shared {
             security_groups, ..
         } = &observed.adoption
         {
-            observed.security_groups.extend(security_groups.iter().cloned());
+            observed
+                .security_groups
+                .extend(security_groups.iter().cloned());
         }
     }
 
@@ -368,7 +387,12 @@ impl Shared {
         let account = self.account();
         let cluster = &self.settings.cluster_id;
         let mut mine: BTreeSet<&str> = observed.old.iter().map(|is| is.arn.as_str()).collect();
-        mine.extend(observed.current.iter().map(|have| have.load_balancer.arn.as_str()));
+        mine.extend(
+            observed
+                .current
+                .iter()
+                .map(|have| have.load_balancer.arn.as_str()),
+        );
         let of_cluster = |arn: &String| {
             account.load_balancers.get(arn).is_some_and(|is| {
                 is.tags
@@ -380,7 +404,12 @@ impl Shared {
             .target_groups
             .values()
             .filter(|group| group.target_type == TargetType::Ip.as_str())
-            .filter(|group| !group.load_balancers.iter().any(|arn| mine.contains(arn.as_str())))
+            .filter(|group| {
+                !group
+                    .load_balancers
+                    .iter()
+                    .any(|arn| mine.contains(arn.as_str()))
+            })
             .any(|group| {
                 group.load_balancers.iter().any(of_cluster)
                     || group.tags.as_ref().is_some_and(|tags| {
@@ -456,7 +485,11 @@ impl Shared {
         Ok(())
     }
 
-    fn group_of_node<'a>(&self, account: &Account, groups: &'a BTreeSet<String>) -> Option<&'a str> {
+    fn group_of_node<'a>(
+        &self,
+        account: &Account,
+        groups: &'a BTreeSet<String>,
+    ) -> Option<&'a str> {
         let tagged = |id: &&String| {
             let name = self.settings.cluster_name.as_deref().unwrap_or_default();
             let tag = format!("kubernetes.io/cluster/{name}");
@@ -480,9 +513,10 @@ impl Shared {
     ) -> BTreeMap<String, HaveGroup> {
         let cluster = &self.settings.cluster_id;
         let adopted: BTreeSet<&str> = match &observed.adoption {
-            Adoption::Controller { target_groups, .. } => {
-                target_groups.iter().map(|group| group.arn.as_str()).collect()
-            }
+            Adoption::Controller { target_groups, .. } => target_groups
+                .iter()
+                .map(|group| group.arn.as_str())
+                .collect(),
             _ => BTreeSet::new(),
         };
         let current = observed
@@ -492,9 +526,8 @@ impl Shared {
         let account = self.account();
         let mut found = BTreeMap::new();
         for group in account.target_groups.values() {
-            let wanted = want.is_some_and(|want| {
-                want.spec.target_groups.iter().any(|w| w.name == group.name)
-            });
+            let wanted = want
+                .is_some_and(|want| want.spec.target_groups.iter().any(|w| w.name == group.name));
             let ours = match &group.tags {
                 Some(tags) => owner(tags, cluster) == Some(observed.uid.as_str()),
                 // Ours by name, and our load balancer forwards to it.
@@ -541,7 +574,9 @@ impl Shared {
         let own = memory.registered.get(&have.group.arn);
         let wanted = want.and_then(|want| {
             let mut groups = want.spec.target_groups.iter();
-            groups.find(|w| w.name == have.group.name).map(|w| &w.targets)
+            groups
+                .find(|w| w.name == have.group.name)
+                .map(|w| &w.targets)
         });
         if let Some(targets) = &mut have.detail.targets {
             targets.retain(|target| {
@@ -586,8 +621,8 @@ impl Shared {
             gathering.last = now;
             gathering.to = to;
         }
-        let due = (gathering.last + self.tuning.gather)
-            .min(gathering.first + self.tuning.gather_at_most);
+        let due =
+            (gathering.last + self.tuning.gather).min(gathering.first + self.tuning.gather_at_most);
         let left = due.saturating_duration_since(now);
         (!left.is_zero()).then_some(left)
     }
@@ -631,7 +666,9 @@ impl Shared {
                     .and_then(|detail| detail.targets.as_ref())
                     .is_some_and(|targets| {
                         targets.len() == want.nodes.len()
-                            && targets.iter().all(|target| want.nodes.contains(&target.id()))
+                            && targets
+                                .iter()
+                                .all(|target| want.nodes.contains(&target.id()))
                     })
             });
         have_them.then_some(record)
@@ -645,11 +682,13 @@ impl Shared {
         observed: &Observed,
         want: &Want,
     ) -> Result<Option<bool>, CallError> {
-        let waiting = observed.old.iter().any(|old| old.tag(TAG_RETIRES).is_none());
-        let active = observed
-            .current
-            .as_ref()
-            .is_some_and(|have| matches!(have.load_balancer.state, State::Active | State::Impaired(_)));
+        let waiting = observed
+            .old
+            .iter()
+            .any(|old| old.tag(TAG_RETIRES).is_none());
+        let active = observed.current.as_ref().is_some_and(|have| {
+            matches!(have.load_balancer.state, State::Active | State::Impaired(_))
+        });
         if !waiting || !active {
             return Ok(None);
         }
@@ -781,4 +820,3 @@ pub(crate) fn spread(uid: &str, period: Duration) -> Duration {
     let part = f64::from(u16::from_be_bytes([digest[0], digest[1]])) / f64::from(u16::MAX);
     period.mul_f64(part)
 }
-

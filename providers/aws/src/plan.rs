@@ -85,8 +85,8 @@ fn with_records(observed: &Observed, want: &Want, current: bool, steps: &mut Vec
     let spec = &want.spec;
     let targets = record::targets(spec, &want.nodes);
     let about_targets = steps.iter().any(Step::is_about_targets);
-    let recorded = steps.iter().any(Step::is_recorded)
-        || (about_targets && targets == Targets::Own);
+    let recorded =
+        steps.iter().any(Step::is_recorded) || (about_targets && targets == Targets::Own);
     let have = observed.current.as_ref().filter(|_| current);
     let name = have.map_or_else(
         || Named::planned(&spec.load_balancer.name),
@@ -119,7 +119,9 @@ fn with_records(observed: &Observed, want: &Want, current: bool, steps: &mut Vec
     }
     // What is being gathered is not applied yet.
     let pending = observed.gather.is_some() && targets == Targets::Own;
-    if (recorded || is != Some(want.record.as_str())) && !pending && balancer::settled(observed, spec)
+    if (recorded || is != Some(want.record.as_str()))
+        && !pending
+        && balancer::settled(observed, spec)
     {
         steps.push(Step::WriteRecord {
             load_balancer: name,

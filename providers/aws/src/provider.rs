@@ -247,7 +247,11 @@ impl Shared {
         };
         let node_groups: Vec<String> = {
             let account = self.account();
-            account.node_groups.values().map(|group| group.id.clone()).collect()
+            account
+                .node_groups
+                .values()
+                .map(|group| group.id.clone())
+                .collect()
         };
         let nodes = if node_groups.is_empty() {
             Vec::new()
@@ -271,7 +275,12 @@ impl Shared {
 
     /// Sets the gauges of load balancers by state.
     pub(crate) fn count(&self, account: &Account) {
-        let mut counts = [("provisioning", 0), ("active", 0), ("failed", 0), ("replaced", 0)];
+        let mut counts = [
+            ("provisioning", 0),
+            ("active", 0),
+            ("failed", 0),
+            ("replaced", 0),
+        ];
         let cluster = &self.settings.cluster_id;
         for is in account.load_balancers.values() {
             let ours = is

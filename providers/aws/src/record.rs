@@ -53,7 +53,10 @@ pub fn targets(spec: &Spec, nodes: &BTreeSet<String>) -> Targets {
             group.target_type == TargetType::Instance
                 && !group.shared
                 && group.targets.len() == nodes.len()
-                && group.targets.iter().all(|target| nodes.contains(&target.id()))
+                && group
+                    .targets
+                    .iter()
+                    .all(|target| nodes.contains(&target.id()))
         });
     if common { Targets::Nodes } else { Targets::Own }
 }

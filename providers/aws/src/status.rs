@@ -18,6 +18,7 @@ fn point(hostname: &str) -> Ingress {
     Ingress {
         point: IngressPoint::Hostname(hostname.to_owned()),
         ip_mode: None,
+        ports: Vec::new(),
     }
 }
 
@@ -86,11 +87,19 @@ pub(crate) fn status(observed: &Observed) -> Status {
         pods: observed.pods.clone(),
     };
     let Some(have) = &observed.current else {
-        return say(false, "Provisioning", "nothing is there yet".to_owned(), POLL);
+        return say(
+            false,
+            "Provisioning",
+            "nothing is there yet".to_owned(),
+            POLL,
+        );
     };
     let is = &have.load_balancer;
     let serves = !ingress.is_empty();
-    let replacing = observed.old.iter().any(|old| old.tag(TAG_RETIRES).is_none());
+    let replacing = observed
+        .old
+        .iter()
+        .any(|old| old.tag(TAG_RETIRES).is_none());
     match &is.state {
         State::Failed(why) => say(
             serves,
@@ -168,7 +177,9 @@ fn recheck(observed: &Observed) -> Duration {
         .old
         .iter()
         .filter_map(|old| old.tag(TAG_RETIRES)?.parse::<u64>().ok())
-        .map(|at| Duration::from_secs(at.saturating_sub(observed.unix)) + Duration::from_millis(200));
+        .map(|at| {
+            Duration::from_secs(at.saturating_sub(observed.unix)) + Duration::from_millis(200)
+        });
     retires
         .chain(observed.gather)
         .chain([observed.recheck])

@@ -174,10 +174,9 @@ impl From<&sdk::Listener> for Listener {
             ssl_policy: is.ssl_policy().map(ToOwned::to_owned),
             alpn_policy: is.alpn_policy().first().cloned(),
             forward,
-            stickiness_seconds: config
+            sticky: config
                 .and_then(sdk::ForwardActionConfig::target_group_stickiness_config)
-                .filter(|config| config.enabled() == Some(true))
-                .and_then(sdk::TargetGroupStickinessConfig::duration_seconds),
+                .is_some_and(|config| config.enabled() == Some(true)),
             attributes: BTreeMap::new(),
         }
     }
@@ -232,9 +231,9 @@ fn descriptions(targets: &[Target]) -> Vec<sdk::TargetDescription> {
 }
 
 /// The forward action of a listener; an ARN alone where there is one group.
-fn forward(groups: &[(String, Option<u16>)], stickiness: Option<u32>) -> sdk::Action {
+fn forward(groups: &[(String, Option<u16>)], sticky: bool) -> sdk::Action {
     let action = sdk::Action::builder().r#type(sdk::ActionTypeEnum::Forward);
-    if let ([(arn, _)], None) = (groups, stickiness) {
+    if let ([(arn, _)], false) = (groups, sticky) {
         return action.target_group_arn(arn).build();
     }
     let groups = groups.iter().map(|(arn, weight)| {
@@ -243,15 +242,12 @@ fn forward(groups: &[(String, Option<u16>)], stickiness: Option<u32>) -> sdk::Ac
             .set_weight(weight.map(i32::from))
             .build()
     });
-    let stickiness = stickiness.map(|seconds| {
-        sdk::TargetGroupStickinessConfig::builder()
-            .enabled(true)
-            .duration_seconds(i32::try_from(seconds).unwrap_or(i32::MAX))
-            .build()
-    });
+    let stickiness = sdk::TargetGroupStickinessConfig::builder()
+        .enabled(sticky)
+        .build();
     let config = sdk::ForwardActionConfig::builder()
         .set_target_groups(Some(groups.collect()))
-        .set_target_group_stickiness_config(stickiness)
+        .target_group_stickiness_config(stickiness)
         .build();
     action.forward_config(config).build()
 }
@@ -265,7 +261,7 @@ pub(crate) struct ListenerSettings {
     pub(crate) ssl_policy: Option<String>,
     pub(crate) alpn_policy: Option<String>,
     pub(crate) forward: Vec<(String, Option<u16>)>,
-    pub(crate) stickiness_seconds: Option<u32>,
+    pub(crate) sticky: bool,
 }
 
 fn certificate(arn: &str) -> sdk::Certificate {
@@ -871,7 +867,7 @@ impl Client {
                             .map(|arn| vec![certificate(arn)]),
                     )
                     .set_alpn_policy(settings.alpn_policy.clone().map(|policy| vec![policy]))
-                    .default_actions(forward(&settings.forward, settings.stickiness_seconds))
+                    .default_actions(forward(&settings.forward, settings.sticky))
                     .set_tags(Some(tags(listener_tags)))
                     .send()
             })
@@ -905,7 +901,7 @@ impl Client {
                         .map(|arn| vec![certificate(arn)]),
                 )
                 .set_alpn_policy(settings.alpn_policy.clone().map(|policy| vec![policy]))
-                .default_actions(forward(&settings.forward, settings.stickiness_seconds))
+                .default_actions(forward(&settings.forward, settings.sticky))
                 .send()
         })
         .await

@@ -59,7 +59,10 @@ fn give_back(observed: &Observed, have: &Have, steps: &mut Vec<Step>) {
             .values()
             .any(|group| group.ours && group.group.arn == *arn)
     };
-    let listeners = have.detail.iter().flat_map(|detail| detail.listeners.values());
+    let listeners = have
+        .detail
+        .iter()
+        .flat_map(|detail| detail.listeners.values());
     for listener in listeners {
         if listener.forward.iter().any(|(arn, _)| ours(arn)) {
             steps.push(Step::DeleteListener {

@@ -75,9 +75,10 @@ pub(super) fn let_in(observed: &Observed, spec: &Spec, want: &Want, steps: &mut 
         let missing: BTreeSet<Range> = ranges(spec)
             .into_iter()
             .filter(|range| {
-                !named.id.as_ref().is_some_and(|id| {
-                    group.ingress.iter().any(|rule| covers(rule, id, range))
-                })
+                !named
+                    .id
+                    .as_ref()
+                    .is_some_and(|id| group.ingress.iter().any(|rule| covers(rule, id, range)))
             })
             .collect();
         if !missing.is_empty() {

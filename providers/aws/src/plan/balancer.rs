@@ -215,7 +215,8 @@ pub(super) fn steps(
     let named = || Named::existing(&is.arn, &is.name);
     if let Some((groups, enforce)) = groups {
         let ids: BTreeSet<String> = groups.iter().filter_map(|group| group.id.clone()).collect();
-        let enforce_differs = enforce.is_some_and(|on| is.enforce_on_private_link.unwrap_or(true) != on);
+        let enforce_differs =
+            enforce.is_some_and(|on| is.enforce_on_private_link.unwrap_or(true) != on);
         if ids.len() < groups.len() || ids != is.security_groups || enforce_differs {
             steps.push(Step::SetSecurityGroups {
                 load_balancer: named(),
@@ -225,8 +226,16 @@ pub(super) fn steps(
         }
     }
     network(is, spec, steps);
-    let mut unset = is.tags.as_ref().map(|tags| stale_tags(&want.tags, tags)).unwrap_or_default();
-    let set = is.tags.as_ref().map(|tags| missing_tags(&want.tags, tags)).unwrap_or_default();
+    let mut unset = is
+        .tags
+        .as_ref()
+        .map(|tags| stale_tags(&want.tags, tags))
+        .unwrap_or_default();
+    let set = is
+        .tags
+        .as_ref()
+        .map(|tags| missing_tags(&want.tags, tags))
+        .unwrap_or_default();
     if is.tag(TAG_RETIRES).is_some() {
         // It is wanted again.
         unset.insert(TAG_RETIRES.to_owned());
@@ -264,7 +273,9 @@ fn network(is: &LoadBalancer, spec: &Spec, steps: &mut Vec<Step>) {
         subnets.iter().map(|subnet| subnet.subnet.clone()).collect()
     };
     let families = is.ip_address_type != want.ip_address_type;
-    let source_nat = want.ipv6_source_nat.is_some_and(|on| is.ipv6_source_nat.unwrap_or(false) != on);
+    let source_nat = want
+        .ipv6_source_nat
+        .is_some_and(|on| is.ipv6_source_nat.unwrap_or(false) != on);
     let addresses = want.subnets.iter().any(|subnet| subnet.ipv6.is_some());
     if ids(&is.subnets) != ids(&want.subnets) || source_nat || (families && addresses) {
         steps.push(Step::SetSubnets {
@@ -284,7 +295,10 @@ pub(super) fn settled(observed: &Observed, spec: &Spec) -> bool {
     let Some(have) = &observed.current else {
         return spec.load_balancer.capacity_units.is_none();
     };
-    let reserved = have.detail.as_ref().and_then(|detail| detail.capacity_units);
+    let reserved = have
+        .detail
+        .as_ref()
+        .and_then(|detail| detail.capacity_units);
     have.load_balancer.state == State::Active
         || have.detail.is_none()
         || reserved == spec.load_balancer.capacity_units

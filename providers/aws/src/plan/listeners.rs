@@ -155,8 +155,7 @@ fn differs(want: &Listener, groups: &[Named], is: &cloud::Listener) -> bool {
     let tls = want.ssl_policy.is_some() || !want.certificates.is_empty();
     want.protocol.as_str() != is.protocol
         || forward != is_forward
-        || want.forward.stickiness_seconds.and_then(|s| i32::try_from(s).ok())
-            != is.stickiness_seconds
+        || want.forward.sticky != is.sticky
         || (tls
             && (want.certificates.first() != is.certificate.as_ref()
                 || (want.ssl_policy.is_some() && want.ssl_policy != is.ssl_policy)

@@ -38,7 +38,11 @@ pub(super) fn steps(observed: &Observed, want: &Want, done: bool, steps: &mut Ve
             Some(Ok(at)) if at > observed.unix => {}
             Some(Ok(_)) if given(old.tag(TAG_ADOPTED)) => steps.push(Step::GiveBack {
                 load_balancer: load_balancer(),
-                unset: old.tags.as_ref().map(super::balancer::own_tags).unwrap_or_default(),
+                unset: old
+                    .tags
+                    .as_ref()
+                    .map(super::balancer::own_tags)
+                    .unwrap_or_default(),
             }),
             Some(Ok(_)) => {
                 if observed.protected.contains(&old.arn) {
