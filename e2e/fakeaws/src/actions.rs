@@ -9,7 +9,7 @@ use crate::error::ApiError;
 use crate::model::Region;
 use crate::params::{Params, Service};
 use crate::xml::Xml;
-use crate::{ec2, sts};
+use crate::{ec2, elb, sts};
 
 /// Whether an action changes anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -24,13 +24,13 @@ pub enum Kind {
 /// Which token bucket an action drinks from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// ELBv2's describes.
+    /// ELB's describes.
     Describe,
-    /// ELBv2's registrations.
+    /// ELB's registrations.
     Register,
-    /// ELBv2's other writes.
+    /// ELB's other writes.
     Mutate,
-    /// ELBv2's costly writes.
+    /// ELB's costly writes.
     Intensive,
     /// EC2's reads.
     Ec2Read,
@@ -89,8 +89,8 @@ pub struct Action {
 
 const fn action(service: Service, name: &'static str, family: Family, run: Run) -> Action {
     let kind = match family {
-        Family::Describe | Ec2Read | Family::Sts => Kind::Read,
-        Family::Register | Family::Mutate | Family::Intensive | Ec2Write => Kind::Write,
+        Describe | Ec2Read | Family::Sts => Kind::Read,
+        Register | Mutate | Intensive | Ec2Write => Kind::Write,
     };
     Action {
         service,
@@ -101,14 +101,112 @@ const fn action(service: Service, name: &'static str, family: Family, run: Run) 
     }
 }
 
+const fn elbv2(name: &'static str, family: Family, run: Run) -> Action {
+    action(Service::Elbv2, name, family, run)
+}
+
 const fn ec2(name: &'static str, family: Family, run: Run) -> Action {
     action(Service::Ec2, name, family, run)
 }
 
-use Family::{Ec2Read, Ec2Write};
+use Family::{Describe, Ec2Read, Ec2Write, Intensive, Mutate, Register};
 
 /// All of them.
 pub static ACTIONS: &[Action] = &[
+    elbv2("CreateLoadBalancer", Intensive, elb::load_balancers::create),
+    elbv2("DeleteLoadBalancer", Mutate, elb::load_balancers::delete),
+    elbv2(
+        "DescribeLoadBalancers",
+        Describe,
+        elb::load_balancers::describe,
+    ),
+    elbv2("SetSubnets", Intensive, elb::load_balancers::set_subnets),
+    elbv2(
+        "SetSecurityGroups",
+        Intensive,
+        elb::load_balancers::set_security_groups,
+    ),
+    elbv2(
+        "SetIpAddressType",
+        Intensive,
+        elb::load_balancers::set_ip_address_type,
+    ),
+    elbv2(
+        "DescribeLoadBalancerAttributes",
+        Describe,
+        elb::attributes::describe_load_balancer,
+    ),
+    elbv2(
+        "ModifyLoadBalancerAttributes",
+        Mutate,
+        elb::attributes::modify_load_balancer,
+    ),
+    elbv2("CreateTargetGroup", Mutate, elb::target_groups::create),
+    elbv2("ModifyTargetGroup", Mutate, elb::target_groups::modify),
+    elbv2("DeleteTargetGroup", Mutate, elb::target_groups::delete),
+    elbv2(
+        "DescribeTargetGroups",
+        Describe,
+        elb::target_groups::describe,
+    ),
+    elbv2(
+        "DescribeTargetGroupAttributes",
+        Describe,
+        elb::attributes::describe_target_group,
+    ),
+    elbv2(
+        "ModifyTargetGroupAttributes",
+        Mutate,
+        elb::attributes::modify_target_group,
+    ),
+    elbv2("RegisterTargets", Register, elb::targets::register),
+    elbv2("DeregisterTargets", Register, elb::targets::deregister),
+    elbv2(
+        "DescribeTargetHealth",
+        Describe,
+        elb::targets::describe_health,
+    ),
+    elbv2("CreateListener", Mutate, elb::listeners::create),
+    elbv2("ModifyListener", Mutate, elb::listeners::modify),
+    elbv2("DeleteListener", Mutate, elb::listeners::delete),
+    elbv2("DescribeListeners", Describe, elb::listeners::describe),
+    elbv2("DescribeRules", Describe, elb::listeners::describe_rules),
+    elbv2(
+        "DescribeListenerAttributes",
+        Describe,
+        elb::attributes::describe_listener,
+    ),
+    elbv2(
+        "ModifyListenerAttributes",
+        Mutate,
+        elb::attributes::modify_listener,
+    ),
+    elbv2("AddListenerCertificates", Mutate, elb::certificates::add),
+    elbv2(
+        "RemoveListenerCertificates",
+        Mutate,
+        elb::certificates::remove,
+    ),
+    elbv2(
+        "DescribeListenerCertificates",
+        Describe,
+        elb::certificates::describe,
+    ),
+    elbv2("AddTags", Mutate, elb::tags::add),
+    elbv2("RemoveTags", Mutate, elb::tags::remove),
+    elbv2("DescribeTags", Describe, elb::tags::describe),
+    elbv2(
+        "DescribeCapacityReservation",
+        Describe,
+        elb::capacity::describe,
+    ),
+    elbv2(
+        "ModifyCapacityReservation",
+        Intensive,
+        elb::capacity::modify,
+    ),
+    elbv2("DescribeAccountLimits", Describe, elb::account::limits),
+    elbv2("DescribeSSLPolicies", Describe, elb::account::ssl_policies),
     ec2("DescribeVpcs", Ec2Read, ec2::network::vpcs),
     ec2("DescribeSubnets", Ec2Read, ec2::network::subnets),
     ec2("DescribeAvailabilityZones", Ec2Read, ec2::network::zones),

@@ -82,7 +82,7 @@ pub struct Timing {
     pub target_group_release: Duration,
     /// A capacity reservation, from asked for to provisioned.
     pub capacity: Duration,
-    /// How far the describes of ELBv2 lag behind its writes.
+    /// How far the describes of ELB lag behind its writes.
     pub elbv2_lag: Duration,
     /// How far the describes of EC2 lag behind its writes.
     pub ec2_lag: Duration,

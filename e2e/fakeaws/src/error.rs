@@ -35,7 +35,7 @@ impl ApiError {
         self
     }
 
-    /// ELBv2's `ValidationError`.
+    /// ELB's `ValidationError`.
     pub fn validation(message: impl Into<String>) -> Self {
         Self::new("ValidationError", message)
     }

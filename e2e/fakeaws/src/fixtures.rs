@@ -83,7 +83,7 @@ impl Fixtures {
     /// The network of a cluster of that name as EKS or kops would make it, in
     /// three zones of us-east-1:
     ///
-    /// - VPC [`VPC`], 10.0.0.0/16 and 2600:1f18:c1a5::/56, with an internet
+    /// - VPC [`VPC`], `10.0.0.0/16` and `2600:1f18:c1a5::/56`, with an internet
     ///   gateway;
     /// - a public subnet `subnet-public-a` (-b, -c) and a private one
     ///   `subnet-private-a` in each zone, both dual-stack, with the tags that

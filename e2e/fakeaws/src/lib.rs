@@ -1,4 +1,4 @@
-//! A strict stand-in for AWS's load balancers: ELBv2 (network load balancers
+//! A strict stand-in for AWS's load balancers: ELB (network load balancers
 //! only), the part of EC2 that a load-balancer controller uses, and a little of
 //! STS, over HTTP as SDKs speak it. Time passes as told, quotas and token
 //! buckets are AWS's, calls fail on demand, and every call is on record.
@@ -54,6 +54,7 @@ pub mod calls;
 pub mod clock;
 pub mod config;
 mod ec2;
+mod elb;
 pub mod error;
 pub mod faults;
 pub mod fixtures;
@@ -347,7 +348,7 @@ impl CrashPoint {
             .is_err()
         {
             // The fake was reset: this point will never be reached.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -24,18 +24,18 @@ impl Bucket {
     }
 }
 
-/// The sizes of all buckets. ELBv2 has one for each family of actions, EC2 one
+/// The sizes of all buckets. ELB has one for each family of actions, EC2 one
 /// for each action.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Throttling {
-    /// ELBv2: all describes together.
+    /// ELB: all describes together.
     pub describe: Bucket,
-    /// ELBv2: registrations and deregistrations together.
+    /// ELB: registrations and deregistrations together.
     pub register: Bucket,
-    /// ELBv2: other writes together.
+    /// ELB: other writes together.
     pub mutate: Bucket,
-    /// ELBv2: what costs AWS much (`CreateLoadBalancer`, `SetSubnets`,
+    /// ELB: what costs AWS much (`CreateLoadBalancer`, `SetSubnets`,
     /// `SetSecurityGroups`, `SetIpAddressType`), together.
     pub intensive: Bucket,
     /// EC2: each read.

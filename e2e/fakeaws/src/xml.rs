@@ -52,7 +52,7 @@ impl Xml {
         self
     }
 
-    /// A list as ELBv2 and STS write it: `<name><member>…</member></name>`.
+    /// A list as ELB and STS write it: `<name><member>…</member></name>`.
     pub fn members<T>(
         &mut self,
         name: &str,
@@ -86,7 +86,7 @@ impl Xml {
         })
     }
 
-    /// A list of plain texts as ELBv2 writes it.
+    /// A list of plain texts as ELB writes it.
     pub fn member_texts<T: Display>(
         &mut self,
         name: &str,

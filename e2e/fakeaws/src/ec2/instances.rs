@@ -1,17 +1,13 @@
 //! Instances and network interfaces.
 
-use super::query::{Paging, Query, tag_fact, write_tags};
+use super::query::{Fact, Paging, Query, tag_fact, write_tags};
 use crate::actions::Context;
 use crate::error::ApiError;
-use crate::model::{Instance, Interface, Region};
+use crate::model::{Instance, Interface, Region, Tags};
 use crate::params::Params;
 use crate::xml::Xml;
 
 type Done = Result<(), ApiError>;
-
-fn one(value: impl ToString) -> Option<Vec<String>> {
-    Some(vec![value.to_string()])
-}
 
 /// `DescribeInstances`. Each instance is a reservation of its own.
 pub fn instances(region: &mut Region, _: &Context<'_>, p: &Params<'_>, xml: &mut Xml) -> Done {
@@ -19,29 +15,17 @@ pub fn instances(region: &mut Region, _: &Context<'_>, p: &Params<'_>, xml: &mut
     p.finish()?;
     let subnet_of = |instance: &Instance| region.subnets.get(&instance.subnet);
     let fact = |instance: &Instance, filter: &str| match filter {
-        "instance-id" => one(&instance.id),
-        "instance-state-name" => one(instance.state.name()),
-        "instance-state-code" => one(instance.state.code()),
-        "vpc-id" => Some(
-            subnet_of(instance)
-                .map(|s| s.vpc.clone())
-                .into_iter()
-                .collect(),
-        ),
-        "subnet-id" | "network-interface.subnet-id" => one(&instance.subnet),
-        "availability-zone" => Some(
-            subnet_of(instance)
-                .map(|s| s.zone.clone())
-                .into_iter()
-                .collect(),
-        ),
+        "instance-id" => Fact::one(&instance.id),
+        "instance-state-name" => Fact::one(&instance.state.name()),
+        "instance-state-code" => Fact::one(&instance.state.code()),
+        "vpc-id" => Fact::all(subnet_of(instance).map(|s| &s.vpc)),
+        "subnet-id" | "network-interface.subnet-id" => Fact::one(&instance.subnet),
+        "availability-zone" => Fact::all(subnet_of(instance).map(|s| &s.zone)),
         "private-ip-address" | "network-interface.addresses.private-ip-address" => {
-            one(instance.address)
+            Fact::one(&instance.address)
         }
-        "private-dns-name" => one(private_name(region, instance)),
-        "instance.group-id" | "network-interface.group-id" => {
-            Some(instance.security_groups.clone())
-        }
+        "private-dns-name" => Fact::one(&private_name(region, instance)),
+        "instance.group-id" | "network-interface.group-id" => Fact::all(&instance.security_groups),
         _ => tag_fact(&instance.tags, filter),
     };
     let page = query.page(
@@ -118,44 +102,20 @@ pub fn interfaces(region: &mut Region, _: &Context<'_>, p: &Params<'_>, xml: &mu
     p.finish()?;
     let subnet_of = |interface: &Interface| region.subnets.get(&interface.subnet);
     let fact = |interface: &Interface, filter: &str| match filter {
-        "network-interface-id" => one(&interface.id),
-        "description" => one(&interface.description),
-        "group-id" => Some(interface.security_groups.clone()),
-        "subnet-id" => one(&interface.subnet),
-        "vpc-id" => Some(
-            subnet_of(interface)
-                .map(|s| s.vpc.clone())
-                .into_iter()
-                .collect(),
-        ),
-        "availability-zone" => Some(
-            subnet_of(interface)
-                .map(|s| s.zone.clone())
-                .into_iter()
-                .collect(),
-        ),
-        "attachment.instance-id" => Some(interface.instance.iter().cloned().collect()),
-        "private-ip-address" => Some(
-            interface
-                .addresses
-                .first()
-                .map(ToString::to_string)
-                .into_iter()
-                .collect(),
-        ),
-        "addresses.private-ip-address" => Some(
-            interface
-                .addresses
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-        ),
-        "interface-type" => one(interface_type(interface)),
-        "requester-managed" => one(interface.load_balancer.is_some()),
-        "status" | "attachment.status" => one(status(interface)),
-        "tag-key" => Some(Vec::new()),
-        _ if filter.starts_with("tag:") => Some(Vec::new()),
-        _ => None,
+        "network-interface-id" => Fact::one(&interface.id),
+        "description" => Fact::one(&interface.description),
+        "group-id" => Fact::all(&interface.security_groups),
+        "subnet-id" => Fact::one(&interface.subnet),
+        "vpc-id" => Fact::all(subnet_of(interface).map(|s| &s.vpc)),
+        "availability-zone" => Fact::all(subnet_of(interface).map(|s| &s.zone)),
+        "attachment.instance-id" => Fact::all(&interface.instance),
+        "private-ip-address" => Fact::all(interface.addresses.first()),
+        "addresses.private-ip-address" => Fact::all(&interface.addresses),
+        "interface-type" => Fact::one(&interface_type(interface)),
+        "requester-managed" => Fact::one(&interface.load_balancer.is_some()),
+        "status" | "attachment.status" => Fact::one(&status(interface)),
+        // Interfaces have no tags here.
+        _ => tag_fact(&Tags::new(), filter),
     };
     query
         .page(

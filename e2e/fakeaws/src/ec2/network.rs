@@ -1,6 +1,6 @@
 //! VPCs, subnets, zones, route tables, elastic addresses, prefix lists.
 
-use super::query::{Paging, Query, tag_fact, write_tags};
+use super::query::{Fact, Paging, Query, tag_fact, write_tags};
 use crate::actions::Context;
 use crate::error::ApiError;
 use crate::model::{ElasticAddress, PrefixList, Region, RouteTable, Subnet, Vpc, Zone};
@@ -9,26 +9,18 @@ use crate::xml::Xml;
 
 type Done = Result<(), ApiError>;
 
-fn one(value: impl ToString) -> Option<Vec<String>> {
-    Some(vec![value.to_string()])
-}
-
 /// `DescribeVpcs`.
 pub fn vpcs(region: &mut Region, _: &Context<'_>, p: &Params<'_>, xml: &mut Xml) -> Done {
     let query = Query::read(p, "VpcId", Some(Paging::USUAL))?;
     p.finish()?;
     let fact = |vpc: &Vpc, filter: &str| match filter {
-        "vpc-id" => one(&vpc.id),
-        "cidr" | "cidr-block" | "cidrBlock" => one(vpc.cidrs[0]),
-        "cidr-block-association.cidr-block" => {
-            Some(vpc.cidrs.iter().map(ToString::to_string).collect())
-        }
-        "ipv6-cidr-block-association.ipv6-cidr-block" => {
-            Some(vpc.ipv6_cidr.iter().map(ToString::to_string).collect())
-        }
-        "state" => one("available"),
-        "isDefault" | "is-default" => one(false),
-        "owner-id" => one(&region.account),
+        "vpc-id" => Fact::one(&vpc.id),
+        "cidr" | "cidr-block" | "cidrBlock" => Fact::one(&vpc.cidrs[0]),
+        "cidr-block-association.cidr-block" => Fact::all(&vpc.cidrs),
+        "ipv6-cidr-block-association.ipv6-cidr-block" => Fact::all(&vpc.ipv6_cidr),
+        "state" => Fact::one(&"available"),
+        "isDefault" | "is-default" => Fact::one(&false),
+        "owner-id" => Fact::one(&region.account),
         _ => tag_fact(&vpc.tags, filter),
     };
     query
@@ -76,21 +68,17 @@ pub fn subnets(region: &mut Region, _: &Context<'_>, p: &Params<'_>, xml: &mut X
     p.finish()?;
     let zone_id = |subnet: &Subnet| region.zones.get(&subnet.zone).map(|zone| zone.id.clone());
     let fact = |subnet: &Subnet, filter: &str| match filter {
-        "subnet-id" => one(&subnet.id),
-        "vpc-id" => one(&subnet.vpc),
-        "availability-zone" | "availabilityZone" => one(&subnet.zone),
-        "availability-zone-id" | "availabilityZoneId" => {
-            Some(zone_id(subnet).into_iter().collect())
-        }
-        "cidr" | "cidr-block" | "cidrBlock" => one(subnet.cidr),
-        "ipv6-cidr-block-association.ipv6-cidr-block" => {
-            Some(subnet.ipv6_cidr.iter().map(ToString::to_string).collect())
-        }
-        "map-public-ip-on-launch" => one(subnet.map_public_ip),
-        "available-ip-address-count" => one(region.addresses_left(subnet)),
-        "state" => one("available"),
-        "default-for-az" | "defaultForAz" => one(false),
-        "owner-id" => one(&region.account),
+        "subnet-id" => Fact::one(&subnet.id),
+        "vpc-id" => Fact::one(&subnet.vpc),
+        "availability-zone" | "availabilityZone" => Fact::one(&subnet.zone),
+        "availability-zone-id" | "availabilityZoneId" => Fact::all(&zone_id(subnet)),
+        "cidr" | "cidr-block" | "cidrBlock" => Fact::one(&subnet.cidr),
+        "ipv6-cidr-block-association.ipv6-cidr-block" => Fact::all(&subnet.ipv6_cidr),
+        "map-public-ip-on-launch" => Fact::one(&subnet.map_public_ip),
+        "available-ip-address-count" => Fact::one(&region.addresses_left(subnet)),
+        "state" => Fact::one(&"available"),
+        "default-for-az" | "defaultForAz" => Fact::one(&false),
+        "owner-id" => Fact::one(&region.account),
         _ => tag_fact(&subnet.tags, filter),
     };
     query
@@ -149,13 +137,13 @@ pub fn zones(region: &mut Region, _: &Context<'_>, p: &Params<'_>, xml: &mut Xml
     // There are no zones that an account has not opted in to.
     let _ = all;
     let fact = |zone: &Zone, filter: &str| match filter {
-        "zone-name" => one(&zone.name),
-        "zone-id" => one(&zone.id),
-        "zone-type" => one(&zone.zone_type),
-        "region-name" | "group-name" => one(&region.name),
-        "state" => one("available"),
-        "opt-in-status" => one("opt-in-not-required"),
-        _ => None,
+        "zone-name" => Fact::one(&zone.name),
+        "zone-id" => Fact::one(&zone.id),
+        "zone-type" => Fact::one(&zone.zone_type),
+        "region-name" | "group-name" => Fact::one(&region.name),
+        "state" => Fact::one(&"available"),
+        "opt-in-status" => Fact::one(&"opt-in-not-required"),
+        _ => Fact::Unknown,
     };
     let chosen = region
         .zones
@@ -185,34 +173,22 @@ pub fn route_tables(region: &mut Region, _: &Context<'_>, p: &Params<'_>, xml: &
     let query = Query::read(p, "RouteTableId", Some(Paging { min: 5, max: 100 }))?;
     p.finish()?;
     let fact = |table: &RouteTable, filter: &str| match filter {
-        "route-table-id" | "association.route-table-id" => one(&table.id),
-        "vpc-id" => one(&table.vpc),
-        "association.main" => Some(
-            associations(table)
-                .map(|(_, main, _)| main.to_string())
-                .collect(),
+        "route-table-id" | "association.route-table-id" => Fact::one(&table.id),
+        "vpc-id" => Fact::one(&table.vpc),
+        "association.main" => Fact::all(
+            &associations(table)
+                .map(|(_, main, _)| main)
+                .collect::<Vec<_>>(),
         ),
-        "association.subnet-id" => Some(table.subnets.clone()),
-        "route.gateway-id" => Some(
-            std::iter::once("local".to_owned())
-                .chain(
-                    table
-                        .default_route
-                        .iter()
-                        .filter(|to| to.starts_with("igw-"))
-                        .cloned(),
-                )
-                .collect(),
+        "association.subnet-id" => Fact::all(&table.subnets),
+        "route.gateway-id" => Fact::all(
+            &[Some("local".to_owned()), via(table, "igw-")]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>(),
         ),
-        "route.nat-gateway-id" => Some(
-            table
-                .default_route
-                .iter()
-                .filter(|to| to.starts_with("nat-"))
-                .cloned()
-                .collect(),
-        ),
-        "owner-id" => one(&region.account),
+        "route.nat-gateway-id" => Fact::all(&via(table, "nat-")),
+        "owner-id" => Fact::one(&region.account),
         _ => tag_fact(&table.tags, filter),
     };
     query
@@ -251,6 +227,14 @@ pub fn route_tables(region: &mut Region, _: &Context<'_>, p: &Params<'_>, xml: &
             write_tags(x, &table.tags);
         });
     Ok(())
+}
+
+/// The default route, if it goes through a gateway of that kind.
+fn via(table: &RouteTable, kind: &str) -> Option<String> {
+    table
+        .default_route
+        .clone()
+        .filter(|gateway| gateway.starts_with(kind))
 }
 
 /// Where a table sends what.
@@ -301,23 +285,13 @@ pub fn addresses(region: &mut Region, _: &Context<'_>, p: &Params<'_>, xml: &mut
             .cloned()
     };
     let fact = |address: &ElasticAddress, filter: &str| match filter {
-        "allocation-id" => one(&address.allocation),
-        "public-ip" => one(address.address),
-        "domain" => one("vpc"),
-        "network-interface-id" => Some(address.interface.iter().cloned().collect()),
-        "association-id" => Some(
-            address
-                .interface
-                .iter()
-                .map(|_| association(address))
-                .collect(),
-        ),
-        "instance-id" => Some(
-            interface_of(address)
-                .and_then(|i| i.instance)
-                .into_iter()
-                .collect(),
-        ),
+        "allocation-id" => Fact::one(&address.allocation),
+        "public-ip" => Fact::one(&address.address),
+        "domain" => Fact::one(&"vpc"),
+        "network-interface-id" => Fact::all(&address.interface),
+        "association-id" => Fact::all(&address.interface.as_ref().map(|_| association(address))),
+
+        "instance-id" => Fact::all(&interface_of(address).and_then(|i| i.instance)),
         _ => tag_fact(&address.tags, filter),
     };
     let chosen = region
@@ -361,10 +335,10 @@ pub fn prefix_lists(region: &mut Region, _: &Context<'_>, p: &Params<'_>, xml: &
     let query = Query::read(p, "PrefixListId", Some(Paging { min: 1, max: 100 }))?;
     p.finish()?;
     let fact = |list: &PrefixList, filter: &str| match filter {
-        "prefix-list-id" => one(&list.id),
-        "prefix-list-name" => one(&list.name),
-        "owner-id" => one(&region.account),
-        _ => None,
+        "prefix-list-id" => Fact::one(&list.id),
+        "prefix-list-name" => Fact::one(&list.name),
+        "owner-id" => Fact::one(&region.account),
+        _ => Fact::Unknown,
     };
     query
         .page(

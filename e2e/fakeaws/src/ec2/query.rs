@@ -24,6 +24,27 @@ pub struct Query {
     start: usize,
 }
 
+/// What a thing has for a filter.
+#[derive(Debug)]
+pub enum Fact {
+    /// There is no such filter.
+    Unknown,
+    /// One of these must match.
+    Values(Vec<String>),
+}
+
+impl Fact {
+    /// One value.
+    pub fn one(value: &impl ToString) -> Self {
+        Self::all([value])
+    }
+
+    /// Any number of values.
+    pub fn all<'a, T: ToString + 'a>(values: impl IntoIterator<Item = &'a T>) -> Self {
+        Self::Values(values.into_iter().map(ToString::to_string).collect())
+    }
+}
+
 /// How a describe is limited.
 #[derive(Clone, Copy, Debug)]
 pub struct Paging {
@@ -84,15 +105,14 @@ impl Query {
         })
     }
 
-    /// The page of what matches. `fact` gives the values that a thing has for a
-    /// filter, none if there is no such filter; `not_found` is the code for ids
-    /// that nothing has.
+    /// The page of what matches. `fact` says what a thing has for a filter;
+    /// `not_found` is the code for ids that nothing has.
     pub fn page<'a, T>(
         &self,
         things: impl IntoIterator<Item = &'a T>,
         id: impl Fn(&T) -> &str,
         not_found: (&str, &str),
-        fact: impl Fn(&T, &str) -> Option<Vec<String>>,
+        fact: impl Fn(&T, &str) -> Fact,
     ) -> Result<Page<'a, T>, ApiError> {
         let mut missing: BTreeSet<&str> = self.ids.iter().map(String::as_str).collect();
         let mut found = Vec::new();
@@ -103,7 +123,9 @@ impl Query {
             missing.remove(id(thing));
             let mut matches = true;
             for filter in &self.filters {
-                let values = fact(thing, &filter.name).ok_or_else(|| filter.unknown())?;
+                let Fact::Values(values) = fact(thing, &filter.name) else {
+                    return Err(filter.unknown());
+                };
                 matches &= values
                     .iter()
                     .any(|value| filter.patterns.iter().any(|pattern| glob(pattern, value)));
@@ -163,14 +185,15 @@ impl<T> Page<'_, T> {
     }
 }
 
-/// What tags have for a filter: `tag:KEY` and `tag-key`; none for another
-/// filter.
-pub fn tag_fact(tags: &Tags, filter: &str) -> Option<Vec<String>> {
+/// What tags have for a filter: `tag:KEY` and `tag-key`.
+pub fn tag_fact(tags: &Tags, filter: &str) -> Fact {
     if filter == "tag-key" {
-        return Some(tags.keys().cloned().collect());
+        return Fact::all(tags.keys());
     }
-    let key = filter.strip_prefix("tag:")?;
-    Some(tags.get(key).into_iter().cloned().collect())
+    match filter.strip_prefix("tag:") {
+        Some(key) => Fact::all(tags.get(key)),
+        None => Fact::Unknown,
+    }
 }
 
 /// Writes tags.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::query::{Paging, Query, tag_fact, write_tags};
+use super::query::{Fact, Paging, Query, tag_fact, write_tags};
 use super::security_groups::{check_text, find};
 use super::tags;
 use crate::actions::Context;
@@ -293,8 +293,8 @@ pub fn describe(region: &mut Region, _: &Context<'_>, p: &Params<'_>, xml: &mut 
         |(_, rule)| &rule.id,
         ("InvalidSecurityGroupRuleId.NotFound", "security group rule"),
         |(group, rule), filter| match filter {
-            "group-id" => Some(vec![group.id.clone()]),
-            "security-group-rule-id" => Some(vec![rule.id.clone()]),
+            "group-id" => Fact::one(&group.id),
+            "security-group-rule-id" => Fact::one(&rule.id),
             _ => tag_fact(&rule.tags, filter),
         },
     )?;

@@ -1,6 +1,6 @@
 //! Security groups.
 
-use super::query::{Paging, Query, tag_fact, write_tags};
+use super::query::{Fact, Paging, Query, tag_fact, write_tags};
 use super::{rules, tags};
 use crate::actions::Context;
 use crate::error::ApiError;
@@ -137,6 +137,12 @@ pub fn missing(id: &str) -> ApiError {
     }
 }
 
+/// Whom a group's rules allow in, of some kind.
+fn peers(group: &SecurityGroup, which: impl Fn(&RulePeer) -> bool) -> Fact {
+    let peers = group.ingress.iter().map(|rule| &rule.permission.peer);
+    Fact::all(peers.filter(|peer| which(peer)))
+}
+
 /// `DescribeSecurityGroups`.
 pub fn describe(region: &mut Region, _: &Context<'_>, p: &Params<'_>, xml: &mut Xml) -> Done {
     let query = Query::read(p, "GroupId", Some(Paging::USUAL))?;
@@ -154,31 +160,13 @@ pub fn describe(region: &mut Region, _: &Context<'_>, p: &Params<'_>, xml: &mut 
         ));
     }
     let fact = |group: &SecurityGroup, filter: &str| match filter {
-        "group-id" => Some(vec![group.id.clone()]),
-        "group-name" => Some(vec![group.name.clone()]),
-        "description" => Some(vec![group.description.clone()]),
-        "vpc-id" => Some(vec![group.vpc.clone()]),
-        "owner-id" => Some(vec![region.account.clone()]),
-        "ip-permission.group-id" => Some(
-            group
-                .ingress
-                .iter()
-                .filter_map(|rule| match &rule.permission.peer {
-                    RulePeer::Group(id) => Some(id.clone()),
-                    _ => None,
-                })
-                .collect(),
-        ),
-        "ip-permission.cidr" => Some(
-            group
-                .ingress
-                .iter()
-                .filter_map(|rule| match &rule.permission.peer {
-                    RulePeer::Ipv4(block) => Some(block.to_string()),
-                    _ => None,
-                })
-                .collect(),
-        ),
+        "group-id" => Fact::one(&group.id),
+        "group-name" => Fact::one(&group.name),
+        "description" => Fact::one(&group.description),
+        "vpc-id" => Fact::one(&group.vpc),
+        "owner-id" => Fact::one(&region.account),
+        "ip-permission.group-id" => peers(group, |peer| matches!(peer, RulePeer::Group(_))),
+        "ip-permission.cidr" => peers(group, |peer| matches!(peer, RulePeer::Ipv4(_))),
         _ => tag_fact(&group.tags, filter),
     };
     let chosen = region
