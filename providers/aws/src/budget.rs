@@ -24,6 +24,8 @@ use crate::actions::{Action, Api};
 const SHARE: f64 = 0.9;
 /// Of the rate of reads, the background check gets this much.
 const BACKGROUND_SHARE: f64 = 0.1;
+/// As many reads as one Service's check needs may come together.
+const BACKGROUND_BURST: f64 = 10.0;
 /// The lowest rate, as a part of the full one.
 const FLOOR: f64 = 1.0 / 16.0;
 /// From the lowest rate to the full one in this time.
@@ -100,9 +102,13 @@ impl Action {
             (Api::Ec2, _) => Family::Ec2Write,
             (Api::Elbv2, _) if self.is_read() => Family::ElbRead,
             (_, Self::RegisterTargets | Self::DeregisterTargets) => Family::ElbTargets,
-            (_, Self::CreateLoadBalancer | Self::SetSubnets | Self::SetIpAddressType) => {
-                Family::ElbHeavy
-            }
+            (
+                _,
+                Self::CreateLoadBalancer
+                | Self::SetSubnets
+                | Self::SetSecurityGroups
+                | Self::SetIpAddressType,
+            ) => Family::ElbHeavy,
             (Api::Elbv2, _) => Family::ElbWrite,
         }
     }
@@ -202,7 +208,7 @@ struct Bucket {
     full_rate: f64,
     rate: f64,
     tokens: f64,
-    /// What the background may spend; at most one call.
+    /// What the background may spend.
     background: f64,
     at: Instant,
     slowed: Option<Instant>,
@@ -216,7 +222,7 @@ impl Bucket {
             full_rate: rate,
             rate,
             tokens: capacity.max(1.0),
-            background: 1.0,
+            background: BACKGROUND_BURST,
             at: now,
             slowed: None,
             line: VecDeque::new(),
@@ -227,7 +233,8 @@ impl Bucket {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = self.at.max(now);
         self.tokens = (self.tokens + passed * self.rate).min(self.capacity);
-        self.background = (self.background + passed * self.rate * BACKGROUND_SHARE).min(1.0);
+        self.background =
+            (self.background + passed * self.rate * BACKGROUND_SHARE).min(BACKGROUND_BURST);
         let growth = self.full_rate * passed / RECOVERY.as_secs_f64();
         self.rate = (self.rate + growth).min(self.full_rate);
         self.line.retain(|place| place.until > now);
@@ -450,8 +457,8 @@ mod tests {
                 went += 1;
             }
         }
-        // A tenth of nine a second, for a hundred seconds.
-        assert!((80..95).contains(&went), "{went}");
+        // A tenth of nine a second, for a hundred seconds, after ten at once.
+        assert!((90..105).contains(&went), "{went}");
         let now = begin + Duration::from_secs(200);
         for _ in 0..30 {
             assert_eq!(budget.ask(now, Family::ElbRead, Need::Now, "s"), Answer::Go);
