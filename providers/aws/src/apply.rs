@@ -487,7 +487,7 @@ impl Shared {
     }
 
     /// Which target groups a load balancer forwards to follows from its listeners.
-    fn forwards(&self, arn: &str) {
+    pub(crate) fn forwards(&self, arn: &str) {
         let mut account = self.account();
         let Some(detail) = account.load_balancer_details.get(arn) else {
             return;

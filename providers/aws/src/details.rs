@@ -139,8 +139,11 @@ impl Shared {
             let targets = self.registered(caller, &arn).await?;
             groups.push((arn, attributes, targets));
         }
+        self.account()
+            .load_balancer_details
+            .insert(arn.to_owned(), detail);
+        self.forwards(arn);
         let mut account = self.account();
-        account.load_balancer_details.insert(arn.to_owned(), detail);
         for (arn, attributes, targets) in groups {
             let detail = account.target_group_details.entry(arn).or_default();
             detail.attributes = Some(attributes);
@@ -162,6 +165,7 @@ impl Shared {
         self.account()
             .load_balancer_details
             .insert(arn.to_owned(), detail);
+        self.forwards(arn);
         Ok(())
     }
 

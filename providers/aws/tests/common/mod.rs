@@ -200,7 +200,7 @@ pub fn last_calls(fake: &FakeAws) -> Vec<String> {
         .iter()
         .rev()
         .take(12)
-        .map(|call| format!("{call:?}"))
+        .map(|call| format!("{} {:?}", call.action, call.outcome))
         .collect()
 }
 
