@@ -70,7 +70,7 @@ async fn all(provider: &Aws, wishes: Vec<Desired>) -> Duration {
                             service.ingress = status.ingress;
                         }
                         match status.recheck {
-                            Some(after) if after < Duration::from_secs(60) => after,
+                            Some(after) if after < Duration::from_mins(1) => after,
                             _ => return,
                         }
                     }

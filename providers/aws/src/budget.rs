@@ -29,27 +29,27 @@ const BACKGROUND_BURST: f64 = 10.0;
 /// The lowest rate, as a part of the full one.
 const FLOOR: f64 = 1.0 / 16.0;
 /// From the lowest rate to the full one in this time.
-const RECOVERY: Duration = Duration::from_secs(60);
+const RECOVERY: Duration = Duration::from_mins(1);
 /// Answers that were under way together tell of one throttling.
 const ONE_THROTTLING: Duration = Duration::from_secs(1);
 /// A place in line is given up when its holder is away for this much longer than
 /// it was told to wait.
 const AWAY: Duration = Duration::from_secs(90);
 /// Nobody is told to wait for longer: the rate may have grown meanwhile.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// Nobody is told to wait for less.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
 /// Actions that share one token bucket of AWS's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
-    /// ELBv2 `Describe…`.
+    /// `ELBv2` `Describe…`.
     ElbRead,
-    /// ELBv2 mutating actions without a bucket of their own.
+    /// `ELBv2` mutating actions without a bucket of their own.
     ElbWrite,
-    /// ELBv2 `RegisterTargets` and `DeregisterTargets`.
+    /// `ELBv2` `RegisterTargets` and `DeregisterTargets`.
     ElbTargets,
-    /// ELBv2 actions that make AWS place network interfaces, such as
+    /// `ELBv2` actions that make AWS place network interfaces, such as
     /// `CreateLoadBalancer` and `SetSubnets`.
     ElbHeavy,
     /// EC2 `Describe…`.
@@ -341,7 +341,7 @@ mod tests {
     fn a_burst_goes_at_once_and_the_rest_at_the_rate() {
         let begin = Instant::now();
         let mut budget = Budget::new(begin);
-        let got = run(&mut budget, begin, 30, 1, Duration::from_secs(600));
+        let got = run(&mut budget, begin, 30, 1, Duration::from_mins(10));
         let at_once = got.iter().filter(|got| got[0] < SECOND).count();
         assert_eq!(at_once, 9, "nine tenths of ten");
         let last = got.iter().map(|got| got[0]).max().unwrap();

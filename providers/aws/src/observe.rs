@@ -23,7 +23,7 @@ use crate::spec::{Adopt, Spec, Target, TargetType};
 use crate::want::want;
 
 /// When a Service is looked at again whose background check has to wait for others.
-const OVERDUE: Duration = Duration::from_secs(60);
+const OVERDUE: Duration = Duration::from_mins(1);
 
 impl Shared {
     pub(crate) async fn observe(&self, desired: &Desired) -> Result<Observed, ProviderError> {

@@ -119,7 +119,7 @@ async fn quiet(provider: &Aws, desired: &Desired) -> Outcome {
             Outcome::Settled(status)
                 if status
                     .recheck
-                    .is_some_and(|after| after < Duration::from_secs(60)) => {}
+                    .is_some_and(|after| after < Duration::from_mins(1)) => {}
             Outcome::Failed(ProviderError::Waiting { recheck, .. }) => {
                 sleep(recheck.min(Duration::from_millis(50))).await;
             }
@@ -143,6 +143,7 @@ async fn moto_agrees_on_create_update_and_delete() {
     let vpc = between(&subnets, "<vpcId>", "</vpcId>")[0].to_owned();
     let images = "Action=RunInstances&ImageId=ami-12c6146b&MinCount=3&MaxCount=3";
     let subnet = between(&subnets, "<subnetId>", "</subnetId>")[0];
+    let two = between(&subnets, "<subnetId>", "</subnetId>")[..2].join(",");
     let run = ec2(moto, &format!("{images}&SubnetId={subnet}")).await;
     let instances = between(&run, "<instanceId>", "</instanceId>");
     assert_eq!(instances.len(), 3, "{run}");
@@ -178,6 +179,11 @@ async fn moto_agrees_on_create_update_and_delete() {
     web.annotations.insert(
         "service.beta.kubernetes.io/aws-load-balancer-scheme".into(),
         "internet-facing".into(),
+    );
+    // Its network has no routes to the internet to be found by.
+    web.annotations.insert(
+        "service.beta.kubernetes.io/aws-load-balancer-subnets".into(),
+        two,
     );
     let made = quiet(&provider, &present(web.clone(), nodes(2))).await;
     let Outcome::Settled(status) = made else {

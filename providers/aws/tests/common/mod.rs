@@ -171,7 +171,7 @@ pub async fn drive(fake: &FakeAws, provider: &Aws, desired: &Desired) -> Quiet {
                 }
                 let soon = status
                     .recheck
-                    .is_some_and(|after| after < Duration::from_secs(60));
+                    .is_some_and(|after| after < Duration::from_mins(1));
                 if !soon {
                     return Quiet {
                         ingress: status.ingress,
