@@ -456,7 +456,7 @@ async fn a_target_goes_through_its_states() {
         (api.health(&arn).await, reason().await),
         (vec!["initial".into()], "Elb.InitialHealthChecking".into())
     );
-    assert_eq!(api.0.next_event(), Some(std::time::Duration::from_secs(60)));
+    assert_eq!(api.0.next_event(), Some(std::time::Duration::from_mins(1)));
     api.advance(60);
     assert_eq!(
         (api.health(&arn).await, reason().await),
@@ -466,7 +466,7 @@ async fn a_target_goes_through_its_states() {
         assert_eq!(
             region.set_target_health(&node_id(1), Some(Verdict::Unhealthy)),
             1
-        )
+        );
     });
     assert_eq!(
         (api.health(&arn).await, reason().await),
