@@ -82,6 +82,7 @@ fn perform(shared: &Arc<Shared>, method: &Method, parts: &[&str], body: &[u8]) -
             region.settle(now);
             value(&Snapshot::of(region))
         }
+        ("GET", ["hosts"]) => value(&world.hosts),
         ("GET", ["calls"]) => Ok(json!({
             "counts": world.calls.counts(),
             "calls": world.calls.all(),

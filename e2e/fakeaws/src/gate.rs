@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use herald_fakecloud::wire::HostEntry;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response};
 use hyper::body::Bytes;
@@ -81,6 +82,8 @@ pub(crate) struct World {
     pub throttling: Option<Throttling>,
     pub timing: Timing,
     pub places: BTreeMap<(String, String), Place>,
+    /// Names of active load balancers, with a data path.
+    pub hosts: Vec<HostEntry>,
 }
 
 impl World {
@@ -92,6 +95,7 @@ impl World {
             throttling: config.throttling.clone(),
             timing: config.timing,
             places: BTreeMap::new(),
+            hosts: Vec::new(),
         };
         let (account, region) = (&config.fixtures.account, &config.fixtures.region);
         let place = world.place(account, region);

@@ -53,12 +53,14 @@ mod admin;
 pub mod calls;
 pub mod clock;
 pub mod config;
+mod datapath;
 mod ec2;
 mod elb;
 pub mod error;
 pub mod faults;
 pub mod fixtures;
 mod gate;
+mod health;
 pub mod model;
 pub mod params;
 pub mod scope;
@@ -72,6 +74,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use herald_fakecloud::addresses::{AddressError, Addresses};
 use http::{Request, Response};
 use hyper::body::Bytes;
 use thiserror::Error;
@@ -91,6 +94,7 @@ pub use params::Service;
 pub use snapshot::{Resource, ResourceKind, Snapshot};
 pub use throttle::Throttling;
 
+use datapath::Supervisor;
 use gate::Shared;
 
 /// Why a fake could not start.
@@ -104,6 +108,9 @@ pub enum StartError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// The data path's interface can't be used.
+    #[error(transparent)]
+    Addresses(#[from] AddressError),
 }
 
 /// A fake. Clones are the same one; it ends with the last of them, or with
@@ -122,18 +129,38 @@ impl FakeAws {
         let address = config.listen;
         let listen = |source| StartError::Listen { address, source };
         let (listener, bound) = server::listen(address).await.map_err(listen)?;
+        let data_path = config.data_path.clone();
         let fake = Self {
             address: Some(bound),
-            ..Self::detached(config)
+            ..Self::build(config)
         };
+        if let Some(data_path) = data_path {
+            let addresses =
+                Addresses::open(data_path.interface.as_deref(), &data_path.pools).await?;
+            let supervisor = Supervisor::new(
+                Arc::clone(&fake.shared),
+                addresses,
+                &data_path.pools,
+                data_path.hosts_file,
+            );
+            fake.tasks.spawn(supervisor.run());
+        }
         let tasks = fake.tasks.clone();
         fake.tasks
             .spawn(server::serve(listener, Arc::clone(&fake.shared), tasks));
         Ok(fake)
     }
 
-    /// A fake without a socket, for [`handle`](Self::handle) only.
+    /// A fake without a socket or a data path, for [`handle`](Self::handle)
+    /// only.
     pub fn detached(config: Config) -> Self {
+        Self::build(Config {
+            data_path: None,
+            ..config
+        })
+    }
+
+    fn build(config: Config) -> Self {
         let shared = Arc::new(Shared::new(config));
         Self {
             address: None,

@@ -116,7 +116,7 @@ async fn subnets_are_checked() {
             .subnets
             .get_mut("subnet-public-a")
             .unwrap()
-            .free_addresses = 7
+            .free_addresses = 7;
     });
     create(&api, &[]).await.refused("InvalidSubnet");
     api.0.edit(|region| {
