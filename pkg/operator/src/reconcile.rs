@@ -580,21 +580,29 @@ impl Context {
         let (reason, at_least) = match error {
             ProviderError::Conflict(_) => ("Conflict", None),
             ProviderError::Throttled { retry_after, .. } => ("Throttled", *retry_after),
+            ProviderError::Waiting {
+                reason, recheck, ..
+            } => (*reason, Some(*recheck)),
             ProviderError::Failed { reason, .. } => (*reason, None),
         };
+        let waiting = matches!(error, ProviderError::Waiting { .. });
         let label = ReasonLabel {
             reason: reason.to_owned(),
         };
-        self.metrics.reconcile_errors.get_or_create(&label).inc();
+        if !waiting {
+            self.metrics.reconcile_errors.get_or_create(&label).inc();
+        }
         if self.writer.check().is_err() {
             return Next::Failed(None);
         }
-        tracing::warn!(
+        if !waiting {
+            tracing::warn!(
             service = service.map(|s| format!("{}/{}", s.namespace().unwrap_or_default(), s.name_any())),
             reason,
             %error,
             "a provider's call failed; it is tried again"
-        );
+            );
+        }
         if let Some(service) = service {
             let verdict = Verdict {
                 ingress: request::current(service),
@@ -605,6 +613,9 @@ impl Context {
             };
             // What matters is the retry, which tells of this write too.
             let _ = self.say(service, &verdict).await;
+        }
+        if waiting {
+            return Next::Done(at_least);
         }
         Next::Failed(at_least)
     }

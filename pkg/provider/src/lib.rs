@@ -140,6 +140,17 @@ pub enum ProviderError {
         /// How long to wait, if it said so.
         retry_after: Option<Duration>,
     },
+    /// Something takes its time, and how long is known: looked at again then,
+    /// without a back-off that grows.
+    #[error("{message}")]
+    Waiting {
+        /// Reason of the condition, `CamelCase`.
+        reason: &'static str,
+        /// What is waited for.
+        message: String,
+        /// When to look again.
+        recheck: Duration,
+    },
     /// Anything else that may pass: tried again with back-off.
     #[error("{reason}: {message}")]
     Failed {

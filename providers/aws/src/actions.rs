@@ -1,6 +1,8 @@
 //! Every action of AWS's APIs that the provider calls, and no other: the client
 //! takes its calls from this list, and the IAM policy is made from it.
 
+use std::fmt;
+
 /// Which of AWS's APIs an action is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Api {
@@ -156,5 +158,11 @@ impl Action {
     /// As IAM policies write it: `ec2:DescribeSubnets`.
     pub fn iam(self) -> String {
         format!("{}:{}", self.api().iam_prefix(), self.name())
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }

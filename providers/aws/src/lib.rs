@@ -10,10 +10,36 @@
 //! what the account holds that this depends on; [`settings`] what the operator
 //! was told.
 
+mod account;
+mod action;
 pub mod actions;
 pub mod annotations;
+mod apply;
+pub mod budget;
 pub mod build;
+pub mod client;
+pub mod cloud;
+mod defaults;
+mod details;
 pub mod facts;
 pub mod identity;
+pub mod metrics;
+mod observe;
+mod observed;
+mod plan;
+mod provider;
+pub mod record;
 pub mod settings;
 pub mod spec;
+mod status;
+mod table;
+mod tuning;
+mod want;
+
+pub use action::{Action, Named, Step};
+pub use client::{ConnectError, Connection};
+pub use metrics::Metrics;
+pub use observed::Observed;
+pub use provider::Aws;
+pub use settings::Settings;
+pub use tuning::Tuning;

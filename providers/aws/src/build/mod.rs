@@ -12,6 +12,7 @@ mod targets;
 use herald_core::{Backend, Node, ServiceReference, ServiceRequest, TrafficPolicy};
 
 pub use error::InvalidSpec;
+pub(crate) use targets::common_instances;
 
 use crate::annotations::{ActionTarget, Annotations};
 use crate::facts::Facts;

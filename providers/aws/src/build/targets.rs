@@ -65,6 +65,16 @@ pub(super) fn instances(context: &Context<'_>, behind: &Behind<'_>, port: u16) -
         .collect()
 }
 
+/// Instances of the nodes that a Service gets that selects none.
+pub(crate) fn common_instances(nodes: &[Node]) -> BTreeSet<String> {
+    nodes
+        .iter()
+        .filter(|node| may_carry(node))
+        .filter_map(|node| instance_id(node.provider_id.as_deref()?))
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
 /// Pods at their own ports.
 pub(super) fn pods(context: &Context<'_>, behind: &Behind<'_>) -> BTreeSet<Target> {
     let family = context.request.service.ip_families.first().copied();
