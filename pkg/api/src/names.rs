@@ -29,6 +29,8 @@ pub const ANNOTATION_DRY_RUN: &str = "herald.dev/dry-run";
 pub const LABEL_EXCLUDE_NODE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// Label of nodes with their zone.
 pub const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
+/// Label of an `EndpointSlice` that names its Service.
+pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label by which a speaker finds the pods of its peers.
 pub const LABEL_APP_NAME: &str = "app.kubernetes.io/name";
 /// Value of [`LABEL_APP_NAME`] on speaker pods.
@@ -36,5 +38,8 @@ pub const APP_SPEAKER: &str = "herald-speaker";
 
 /// Condition of a Service: whether its load balancer is ready for clients.
 pub const CONDITION_LOAD_BALANCER_READY: &str = "herald.dev/LoadBalancerReady";
+/// Condition of a Service: what is odd about its annotations, although it is served;
+/// not there where nothing is.
+pub const CONDITION_WARNINGS: &str = "herald.dev/Warnings";
 /// Condition of our own objects: whether they are in force as written.
 pub const CONDITION_VALID: &str = "Valid";

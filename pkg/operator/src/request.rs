@@ -9,7 +9,7 @@ use herald_api::names::{
     ANNOTATION_METALLB_LOAD_BALANCER_IPS,
 };
 use herald_core::{
-    Ingress, IngressPoint, IngressPort, IpFamily, IpFamilyPolicy, IpMode, Protocol, ServicePort,
+    Ingress, IngressPoint, IngressPort, IpFamily, IpFamilyPolicy, IpMode, ServicePort,
     ServiceRequest, TargetPort,
 };
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServiceSpec};
@@ -58,13 +58,16 @@ pub(crate) fn parse(
         requested_pool,
         ports: ports(&spec),
         traffic_policy: convert::traffic_policy(&spec),
-        health_check_node_port: spec
-            .health_check_node_port
-            .and_then(|port| u16::try_from(port).ok())
-            .filter(|port| *port != 0),
+        health_check_node_port: health_check_node_port(&spec),
         source_ranges: spec.load_balancer_source_ranges.unwrap_or_default(),
         ingress: current(service),
     })
+}
+
+pub(crate) fn health_check_node_port(spec: &ServiceSpec) -> Option<u16> {
+    spec.health_check_node_port
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port != 0)
 }
 
 fn families(spec: &ServiceSpec) -> Vec<IpFamily> {
@@ -85,14 +88,14 @@ fn families(spec: &ServiceSpec) -> Vec<IpFamily> {
     }
 }
 
-fn ports(spec: &ServiceSpec) -> Vec<ServicePort> {
+pub(crate) fn ports(spec: &ServiceSpec) -> Vec<ServicePort> {
     spec.ports
         .iter()
         .flatten()
         .filter_map(|port| {
             Some(ServicePort {
                 name: port.name.clone().unwrap_or_default(),
-                protocol: protocol(port.protocol.as_deref()),
+                protocol: convert::protocol(port.protocol.as_deref()),
                 port: u16::try_from(port.port).ok()?,
                 node_port: port
                     .node_port
@@ -108,14 +111,6 @@ fn ports(spec: &ServiceSpec) -> Vec<ServicePort> {
             })
         })
         .collect()
-}
-
-fn protocol(text: Option<&str>) -> Protocol {
-    match text {
-        Some("UDP") => Protocol::Udp,
-        Some("SCTP") => Protocol::Sctp,
-        _ => Protocol::Tcp,
-    }
 }
 
 fn requested_addresses(
@@ -205,7 +200,7 @@ fn ingress(ingress: &LoadBalancerIngress) -> Option<Ingress> {
         .filter_map(|port| {
             Some(IngressPort {
                 port: u16::try_from(port.port).ok()?,
-                protocol: protocol(Some(&port.protocol)),
+                protocol: convert::protocol(Some(&port.protocol)),
                 error: port.error.clone(),
             })
         })

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use futures::StreamExt as _;
-use herald_api::names::{APP_SPEAKER, CLASS_BARE_METAL, LABEL_APP_NAME};
+use herald_api::names::{APP_SPEAKER, CLASS_BARE_METAL, LABEL_APP_NAME, LABEL_SERVICE_NAME};
 use herald_api::{IPAddressPool, L2Advertisement, Retry, convert};
 use herald_core::ServiceKey;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -17,9 +17,6 @@ use tokio::sync::mpsc;
 use crate::index::{Change, ObjectKey, PoolView, ServiceView, SliceView};
 use crate::table::Step;
 use crate::{Config, chain};
-
-/// Label of an `EndpointSlice` that names its Service.
-const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Changes under way to the index; a watch waits when it is full.
 const BACKLOG: usize = 256;

@@ -22,6 +22,7 @@ pub mod cloud;
 mod defaults;
 mod details;
 pub mod facts;
+pub mod iam;
 pub mod identity;
 pub mod metrics;
 mod observe;
