@@ -17,7 +17,7 @@ use herald_aws::budget::{Budget, Family};
 use herald_aws::{Aws, Tuning};
 use herald_core::{Node, ServiceRequest};
 use herald_fakeaws::throttle::Bucket;
-use herald_fakeaws::{Config, FakeAws, Fixtures, Pace, Quotas, Throttling, Timing};
+use herald_fakeaws::{Config, FakeAws, Fixtures, Quotas, Throttling, Timing};
 use herald_provider::{Desired, Outcome, ProviderError};
 use tokio::task::JoinSet;
 use tokio::time::sleep;

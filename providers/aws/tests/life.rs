@@ -278,3 +278,147 @@ async fn ports_come_and_go_in_place() {
     let balancer = snapshot.of_kind(ResourceKind::LoadBalancer).next().unwrap();
     assert!(!balancer.tags.contains_key("team"), "{:?}", balancer.tags);
 }
+
+/// Makes what Herald made look like somebody else's.
+fn disguise(
+    fake: &FakeAws,
+    name: &str,
+    tags: &dyn Fn(ResourceKind) -> Vec<(&'static str, &'static str)>,
+) {
+    let change = |kind: ResourceKind, is: &mut std::collections::BTreeMap<String, String>| {
+        is.retain(|key, _| !key.starts_with("herald.dev/"));
+        for (key, value) in tags(kind) {
+            is.insert(key.to_owned(), value.to_owned());
+        }
+    };
+    fake.edit(|region| {
+        for balancer in region.load_balancers.values_mut() {
+            name.clone_into(&mut balancer.name);
+            change(ResourceKind::LoadBalancer, &mut balancer.tags);
+        }
+        for group in region.target_groups.values_mut() {
+            group.name = group.name.replace("herald-", "k8s-");
+            change(ResourceKind::TargetGroup, &mut group.tags);
+        }
+        for group in region.security_groups.values_mut() {
+            if group.name.starts_with("herald-") {
+                group.name = group.name.replace("herald-", "k8s-");
+                change(ResourceKind::SecurityGroup, &mut group.tags);
+            }
+        }
+    });
+}
+
+#[tokio::test]
+async fn the_controllers_load_balancer_is_taken_over_from_its_tags() {
+    let fake = fake().await;
+    let made = drive(&fake, &provider(&fake), &present(service("web"), nodes(3))).await;
+    disguise(&fake, "k8s-default-web-0123456789", &|kind| {
+        let mut tags = vec![
+            ("elbv2.k8s.aws/cluster", "demo"),
+            ("service.k8s.aws/stack", "default/web"),
+        ];
+        tags.push(match kind {
+            ResourceKind::LoadBalancer => ("service.k8s.aws/resource", "LoadBalancer"),
+            ResourceKind::SecurityGroup => ("service.k8s.aws/resource", "ManagedLBSecurityGroup"),
+            _ => ("service.k8s.aws/resource", "default/web:80"),
+        });
+        tags
+    });
+    let provider = common::provider(&fake);
+    let quiet = drive(&fake, &provider, &present(service("web"), nodes(3))).await;
+    assert_eq!(quiet.ingress, made.ingress, "its DNS name stays");
+    let snapshot = fake.snapshot();
+    assert_eq!(snapshot.count(ResourceKind::LoadBalancer), 1);
+    let groups: Vec<&str> = snapshot
+        .of_kind(ResourceKind::TargetGroup)
+        .map(|group| group.name.as_str())
+        .collect();
+    assert!(
+        matches!(&groups[..], [name] if name.starts_with("herald-")),
+        "{groups:?}"
+    );
+    // It is Herald's own now: by another process too.
+    let second = common::provider(&fake);
+    drive(&fake, &second, &present(service("web"), nodes(2))).await;
+    drive(&fake, &second, &absent("web")).await;
+    let snapshot = fake.snapshot();
+    assert_eq!(snapshot.count(ResourceKind::LoadBalancer), 0);
+    assert_eq!(snapshot.count(ResourceKind::TargetGroup), 0);
+}
+
+#[tokio::test]
+async fn a_load_balancer_that_was_lent_goes_back() {
+    let fake = fake().await;
+    let mut owner = service("owner");
+    owner.ports[0].port = 8443;
+    let made = drive(&fake, &provider(&fake), &present(owner, nodes(3))).await;
+    disguise(&fake, "mine", &|_| vec![("owner", "me")]);
+    let before = fake.snapshot();
+    let arn = before
+        .of_kind(ResourceKind::LoadBalancer)
+        .next()
+        .unwrap()
+        .id
+        .clone();
+    let provider = common::provider(&fake);
+    let mut web = service("web");
+    web.annotations
+        .insert("herald.dev/aws-adopt-load-balancer-arn".into(), arn.clone());
+    let quiet = drive(&fake, &provider, &present(web, nodes(3))).await;
+    assert_eq!(quiet.ingress, made.ingress);
+    let during = fake.snapshot();
+    assert_eq!(
+        during.count(ResourceKind::Listener),
+        2,
+        "the owner's is still there"
+    );
+    drive(&fake, &provider, &absent("web")).await;
+    let after = fake.snapshot();
+    let left: Vec<String> = after
+        .since(&before)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    let gone: Vec<String> = before
+        .since(&after)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(gone.is_empty(), "{gone:?}");
+    let is = after.of_kind(ResourceKind::LoadBalancer).next().unwrap();
+    assert_eq!(
+        (is.id.as_str(), is.tags.len()),
+        (arn.as_str(), 1),
+        "{:?}",
+        is.tags
+    );
+}
+
+#[tokio::test]
+async fn nothing_outside_the_list_is_called_and_reasons_are_told() {
+    let fake = fake().await;
+    let provider = provider(&fake);
+    fake.inject(herald_fakeaws::Fault::error(
+        herald_fakeaws::Matching::action("CreateLoadBalancer"),
+        400,
+        "TooManyLoadBalancers",
+    ));
+    let outcome = common::reconcile(&provider, &present(service("web"), nodes(3))).await;
+    let Outcome::Failed(error) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(error.to_string().starts_with("QuotaReached"), "{error}");
+    drive(&fake, &provider, &present(service("web"), nodes(3))).await;
+    drive(&fake, &provider, &present(service("web"), nodes(1))).await;
+    drive(&fake, &provider, &absent("web")).await;
+    for call in actions(&fake) {
+        assert!(
+            herald_aws::actions::Action::ALL
+                .iter()
+                .any(|action| action.name() == call),
+            "{call}"
+        );
+    }
+}

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use crate::action::{Named, Step};
 use crate::cloud;
-use crate::observed::{Have, Observed};
+use crate::observed::{Adoption, Have, Observed};
+use crate::plan::replace::given;
 use crate::plan::{fresh, group_named};
+use crate::record::TAG_ADOPTED;
 use crate::spec::{GroupRef, Listener, Spec};
 
 /// The target groups of a listener, in order.
@@ -47,11 +49,19 @@ pub(super) fn steps(
             Some(is) => change(&named, want, groups, is, steps),
         }
     }
+    let lent = matches!(observed.adoption, Adoption::Given(_))
+        || current.is_some_and(|have| given(have.load_balancer.tag(TAG_ADOPTED)));
+    let ours = |arn: &String| {
+        let mut groups = observed.target_groups.values();
+        groups.any(|have| have.ours && have.group.arn == *arn)
+    };
     let unwanted = current
         .and_then(|have| have.detail.as_ref())
         .into_iter()
         .flat_map(|detail| detail.listeners.values())
-        .filter(|is| !spec.listeners.iter().any(|want| want.port == is.port));
+        .filter(|is| !spec.listeners.iter().any(|want| want.port == is.port))
+        // One that was lent may have others of its owner's.
+        .filter(|is| !lent || is.forward.iter().any(|(arn, _)| ours(arn)));
     steps.extend(unwanted.map(|is| Step::DeleteListener {
         load_balancer: named.clone(),
         arn: is.arn.clone(),
