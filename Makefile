@@ -56,6 +56,10 @@ scenarios: build ## The lab's scenarios; make scenarios NAMES="expose node-crash
 bench: build ## The scenarios that measure something; figures at the end
 	@$(LAB) bench $(NAMES)
 
+.PHONY: bench-aws
+bench-aws: ## What the AWS provider costs in calls and seconds, against the strict stand-in
+	cargo run --quiet -p herald-aws --example bench_aws
+
 .PHONY: generate
 generate: ## Write deploy/crds and docs/aws-annotations.md from the code
 	cargo build --quiet --bin herald-operator

@@ -139,7 +139,7 @@ impl Account {
     ) {
         let read = load_balancers.into_iter().map(|is| (is.arn.clone(), is));
         self.load_balancers.replace(read, began, lag, |known, now| {
-            known.state = now.state.clone()
+            known.state = now.state.clone();
         });
         // Tags that only a Service's own look has read are kept.
         let tagged: HashMap<String, Tags> = self

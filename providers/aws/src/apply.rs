@@ -84,7 +84,7 @@ impl Shared {
         let target_group = match step {
             Step::SetTargetGroupAttributes { group, .. }
             | Step::Register { group, .. }
-            | Step::Deregister { group, .. } => self.find_target_group(&account, group),
+            | Step::Deregister { group, .. } => find_target_group(&account, group),
             _ => None,
         };
         if let Some(arn) = target_group {
@@ -424,20 +424,8 @@ impl Shared {
             .ok_or_else(|| Failure::Replan(format!("load balancer {named} is not there")))
     }
 
-    fn find_target_group(
-        &self,
-        account: &crate::account::Account,
-        named: &Named,
-    ) -> Option<String> {
-        let _ = self;
-        named
-            .id
-            .clone()
-            .or_else(|| Some(account.target_group_named(&named.name)?.arn.clone()))
-    }
-
     fn target_group(&self, named: &Named) -> Result<String, Failure> {
-        self.find_target_group(&self.account(), named)
+        find_target_group(&self.account(), named)
             .ok_or_else(|| Failure::Replan(format!("target group {named} is not there")))
     }
 
@@ -499,7 +487,7 @@ impl Shared {
     }
 
     /// Which target groups a load balancer forwards to follows from its listeners.
-    fn forwards(&self, arn: &str) {
+    pub(crate) fn forwards(&self, arn: &str) {
         let mut account = self.account();
         let Some(detail) = account.load_balancer_details.get(arn) else {
             return;
@@ -1139,6 +1127,11 @@ impl Shared {
         self.forwards(&arn);
         Ok(())
     }
+}
+
+fn find_target_group(account: &crate::account::Account, named: &Named) -> Option<String> {
+    let by_name = || Some(account.target_group_named(&named.name)?.arn.clone());
+    named.id.clone().or_else(by_name)
 }
 
 /// What a listener has after it was told `settings`.

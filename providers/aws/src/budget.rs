@@ -24,30 +24,32 @@ use crate::actions::{Action, Api};
 const SHARE: f64 = 0.9;
 /// Of the rate of reads, the background check gets this much.
 const BACKGROUND_SHARE: f64 = 0.1;
+/// As many reads as one Service's check needs may come together.
+const BACKGROUND_BURST: f64 = 10.0;
 /// The lowest rate, as a part of the full one.
 const FLOOR: f64 = 1.0 / 16.0;
 /// From the lowest rate to the full one in this time.
-const RECOVERY: Duration = Duration::from_secs(60);
+const RECOVERY: Duration = Duration::from_mins(1);
 /// Answers that were under way together tell of one throttling.
 const ONE_THROTTLING: Duration = Duration::from_secs(1);
 /// A place in line is given up when its holder is away for this much longer than
 /// it was told to wait.
 const AWAY: Duration = Duration::from_secs(90);
 /// Nobody is told to wait for longer: the rate may have grown meanwhile.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// Nobody is told to wait for less.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
 /// Actions that share one token bucket of AWS's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
-    /// ELBv2 `Describe…`.
+    /// `ELBv2` `Describe…`.
     ElbRead,
-    /// ELBv2 mutating actions without a bucket of their own.
+    /// `ELBv2` mutating actions without a bucket of their own.
     ElbWrite,
-    /// ELBv2 `RegisterTargets` and `DeregisterTargets`.
+    /// `ELBv2` `RegisterTargets` and `DeregisterTargets`.
     ElbTargets,
-    /// ELBv2 actions that make AWS place network interfaces, such as
+    /// `ELBv2` actions that make AWS place network interfaces, such as
     /// `CreateLoadBalancer` and `SetSubnets`.
     ElbHeavy,
     /// EC2 `Describe…`.
@@ -100,9 +102,13 @@ impl Action {
             (Api::Ec2, _) => Family::Ec2Write,
             (Api::Elbv2, _) if self.is_read() => Family::ElbRead,
             (_, Self::RegisterTargets | Self::DeregisterTargets) => Family::ElbTargets,
-            (_, Self::CreateLoadBalancer | Self::SetSubnets | Self::SetIpAddressType) => {
-                Family::ElbHeavy
-            }
+            (
+                _,
+                Self::CreateLoadBalancer
+                | Self::SetSubnets
+                | Self::SetSecurityGroups
+                | Self::SetIpAddressType,
+            ) => Family::ElbHeavy,
             (Api::Elbv2, _) => Family::ElbWrite,
         }
     }
@@ -202,7 +208,7 @@ struct Bucket {
     full_rate: f64,
     rate: f64,
     tokens: f64,
-    /// What the background may spend; at most one call.
+    /// What the background may spend.
     background: f64,
     at: Instant,
     slowed: Option<Instant>,
@@ -216,7 +222,7 @@ impl Bucket {
             full_rate: rate,
             rate,
             tokens: capacity.max(1.0),
-            background: 1.0,
+            background: BACKGROUND_BURST,
             at: now,
             slowed: None,
             line: VecDeque::new(),
@@ -227,7 +233,8 @@ impl Bucket {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = self.at.max(now);
         self.tokens = (self.tokens + passed * self.rate).min(self.capacity);
-        self.background = (self.background + passed * self.rate * BACKGROUND_SHARE).min(1.0);
+        self.background =
+            (self.background + passed * self.rate * BACKGROUND_SHARE).min(BACKGROUND_BURST);
         let growth = self.full_rate * passed / RECOVERY.as_secs_f64();
         self.rate = (self.rate + growth).min(self.full_rate);
         self.line.retain(|place| place.until > now);
@@ -334,7 +341,7 @@ mod tests {
     fn a_burst_goes_at_once_and_the_rest_at_the_rate() {
         let begin = Instant::now();
         let mut budget = Budget::new(begin);
-        let got = run(&mut budget, begin, 30, 1, Duration::from_secs(600));
+        let got = run(&mut budget, begin, 30, 1, Duration::from_mins(10));
         let at_once = got.iter().filter(|got| got[0] < SECOND).count();
         assert_eq!(at_once, 9, "nine tenths of ten");
         let last = got.iter().map(|got| got[0]).max().unwrap();
@@ -450,8 +457,8 @@ mod tests {
                 went += 1;
             }
         }
-        // A tenth of nine a second, for a hundred seconds.
-        assert!((80..95).contains(&went), "{went}");
+        // A tenth of nine a second, for a hundred seconds, after ten at once.
+        assert!((90..105).contains(&went), "{went}");
         let now = begin + Duration::from_secs(200);
         for _ in 0..30 {
             assert_eq!(budget.ask(now, Family::ElbRead, Need::Now, "s"), Answer::Go);

@@ -99,6 +99,9 @@ impl Shared {
         if due > now {
             return Ok(false);
         }
+        let Ok(_alone) = self.checking.try_lock() else {
+            return Ok(false);
+        };
         let caller = Caller::background(uid);
         match self.check(caller, arn, want).await {
             Ok(()) => {
@@ -111,6 +114,12 @@ impl Shared {
             Err(CallError::Later { .. } | CallError::Throttled { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether the background check of a Service is overdue.
+    pub(crate) fn check_is_due(&self, uid: &str) -> bool {
+        let due = self.account().check_due.get(uid).copied();
+        due.is_some_and(|due| due <= Instant::now())
     }
 
     async fn check(&self, caller: Caller<'_>, arn: &str, want: &Want) -> Result<(), CallError> {
@@ -130,8 +139,11 @@ impl Shared {
             let targets = self.registered(caller, &arn).await?;
             groups.push((arn, attributes, targets));
         }
+        self.account()
+            .load_balancer_details
+            .insert(arn.to_owned(), detail);
+        self.forwards(arn);
         let mut account = self.account();
-        account.load_balancer_details.insert(arn.to_owned(), detail);
         for (arn, attributes, targets) in groups {
             let detail = account.target_group_details.entry(arn).or_default();
             detail.attributes = Some(attributes);
@@ -153,6 +165,7 @@ impl Shared {
         self.account()
             .load_balancer_details
             .insert(arn.to_owned(), detail);
+        self.forwards(arn);
         Ok(())
     }
 

@@ -15,12 +15,15 @@ use crate::facts::{Existing, Facts};
 use crate::identity::{LBC_TAG_CLUSTER, LBC_TAG_STACK};
 use crate::observed::{Adoption, Have, HaveGroup, Observed, Want};
 use crate::plan::plan;
-use crate::provider::{EVERYBODY, Gathering, Shared};
+use crate::provider::{Gathering, Shared};
 use crate::record::{
     self, TAG_ADOPTED, TAG_APPLIED, TAG_NODES, TAG_RETIRES, Targets, follows_nodes,
 };
 use crate::spec::{Adopt, Spec, Target, TargetType};
 use crate::want::want;
+
+/// When a Service is looked at again whose background check has to wait for others.
+const OVERDUE: Duration = Duration::from_mins(1);
 
 impl Shared {
     pub(crate) async fn observe(&self, desired: &Desired) -> Result<Observed, ProviderError> {
@@ -138,7 +141,7 @@ impl Shared {
             .account()
             .load_balancers_of(&self.settings.cluster_id, uid);
         observed.adoption = match annotations.as_ref().and_then(|a| a.adopt.as_ref()) {
-            Some(adopt) => self.to_adopt(caller, adopt, uid).await?,
+            Some(adopt) => self.to_adopt(adopt, uid).await?,
             None if own.is_empty() => self.of_the_controller(caller, service).await?,
             None => Adoption::Nothing,
         };
@@ -166,7 +169,13 @@ impl Shared {
             return Ok(observed);
         };
         self.choose(&mut observed, &want.spec, own, adopted);
-        self.keep_addresses(&observed, &mut want.spec);
+        if let Some(have) = &observed.current {
+            // One that was taken over keeps its name.
+            want.spec
+                .load_balancer
+                .name
+                .clone_from(&have.load_balancer.name);
+        }
         observed.want = Some(Ok(want.clone()));
         self.others(&mut observed);
         self.node_groups(caller, &mut observed, &want).await?;
@@ -176,6 +185,9 @@ impl Shared {
         observed.nodes_record_due = self.nodes_record_due(&observed, &want);
         observed.healthy = self.health(caller, &observed, &want).await?;
         self.pods(caller, &mut observed, &want, endpoints).await?;
+        if !checked && self.check_is_due(uid) {
+            observed.recheck = observed.recheck.min(OVERDUE);
+        }
         if checked && plan(&observed).is_ok_and(|plan| !plan.is_empty()) {
             self.metrics.drifted();
         }
@@ -189,6 +201,7 @@ impl Shared {
         names_groups: bool,
     ) -> Result<Facts, CallError> {
         if names_groups && self.account().vpc_groups.is_none() {
+            let _alone = self.looking.lock().await;
             let filter = [("vpc-id", vec![self.vpc_id.clone()])];
             let groups = self.client.security_groups(caller, &filter).await?;
             let groups = groups.into_iter().map(|group| crate::facts::SecurityGroup {
@@ -219,12 +232,7 @@ impl Shared {
     }
 
     /// The load balancer that the user wants taken over, unless it is already.
-    async fn to_adopt(
-        &self,
-        caller: Caller<'_>,
-        adopt: &Adopt,
-        uid: &str,
-    ) -> Result<Adoption, CallError> {
+    async fn to_adopt(&self, adopt: &Adopt, uid: &str) -> Result<Adoption, CallError> {
         let find = || -> Vec<LoadBalancer> {
             let account = self.account();
             let matches = |is: &&LoadBalancer| match adopt {
@@ -248,7 +256,6 @@ impl Shared {
             self.read_account(before).await?;
             found = find();
         }
-        let _ = caller;
         let [is] = &found[..] else {
             return Ok(Adoption::Impossible(format!(
                 "{} load balancers of this region are {adopt}; name exactly one",
@@ -375,14 +382,6 @@ impl Shared {
         }
     }
 
-    /// An adopted load balancer keeps its name.
-    fn keep_addresses(&self, observed: &Observed, spec: &mut Spec) {
-        let _ = self;
-        if let Some(have) = &observed.current {
-            spec.load_balancer.name.clone_from(&have.load_balancer.name);
-        }
-    }
-
     fn others(&self, observed: &mut Observed) {
         let account = self.account();
         let cluster = &self.settings.cluster_id;
@@ -436,22 +435,28 @@ impl Shared {
                 ids.extend(group.targets.iter().map(Target::id));
             }
         }
-        let unknown: Vec<String> = {
+        let unknown = || -> Vec<String> {
             let account = self.account();
             ids.iter()
                 .filter(|id| !account.instances.contains_key(*id))
                 .cloned()
                 .collect()
         };
-        if !unknown.is_empty() {
-            let found = self.client.instance_groups(caller, &unknown).await?;
+        if !unknown().is_empty() {
+            let _alone = self.looking.lock().await;
+            let unknown = unknown();
+            let found = if unknown.is_empty() {
+                BTreeMap::new()
+            } else {
+                self.client.instance_groups(caller, &unknown).await?
+            };
             let mut account = self.account();
             for id in unknown {
                 let groups = found.get(&id).cloned().unwrap_or_default();
                 account.instances.insert(id, groups);
             }
         }
-        let unread: BTreeSet<String> = {
+        let unread = || -> BTreeSet<String> {
             let account = self.account();
             ids.iter()
                 .filter_map(|id| account.instances.get(id))
@@ -460,9 +465,14 @@ impl Shared {
                 .cloned()
                 .collect()
         };
-        if !unread.is_empty() {
-            let filter = [("group-id", unread.into_iter().collect())];
-            let found = self.client.security_groups(caller, &filter).await?;
+        if !unread().is_empty() {
+            let _alone = self.looking.lock().await;
+            let filter = [("group-id", unread().into_iter().collect::<Vec<_>>())];
+            let found = if filter[0].1.is_empty() {
+                Vec::new()
+            } else {
+                self.client.security_groups(caller, &filter).await?
+            };
             let mut account = self.account();
             // A reading, not a write: the next complete one is as good.
             let long_ago = Instant::now().checked_sub(self.tuning.lag);

@@ -9,6 +9,7 @@ mod balancer;
 mod groups;
 mod listeners;
 mod replace;
+mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,8 +69,7 @@ fn towards(observed: &Observed, want: &Want) -> Result<Vec<Step>, Refusal> {
     let targets = targets::steps(observed, spec, &mut steps)?;
     listeners::steps(observed, spec, current, &mut steps);
     steps.extend(targets);
-    let unused = targets::unused(observed, spec, &steps);
-    steps.extend(unused);
+    steps.extend(targets::unused(observed, spec));
     groups::keep_clients_out(observed, spec, &mut steps);
     backend::keep_out(observed, spec, &mut steps);
     let done = steps.is_empty();
@@ -77,8 +77,6 @@ fn towards(observed: &Observed, want: &Want) -> Result<Vec<Step>, Refusal> {
     with_records(observed, want, current.is_some(), &mut steps);
     Ok(steps)
 }
-
-mod targets;
 
 /// Adds the steps that keep the records true: off before, on after.
 fn with_records(observed: &Observed, want: &Want, current: bool, steps: &mut Vec<Step>) {

@@ -51,6 +51,10 @@ pub(crate) struct Shared {
     reading: tokio::sync::Mutex<()>,
     /// Held while states are asked for.
     polling: tokio::sync::Mutex<()>,
+    /// Held while nodes and groups that nobody knows yet are looked up.
+    pub(crate) looking: tokio::sync::Mutex<()>,
+    /// Held while a Service is checked in the background: one at a time.
+    pub(crate) checking: tokio::sync::Mutex<()>,
 }
 
 /// What is true of this process only, and may be lost.
@@ -119,6 +123,8 @@ impl Aws {
                 memory: Mutex::default(),
                 reading: tokio::sync::Mutex::default(),
                 polling: tokio::sync::Mutex::default(),
+                looking: tokio::sync::Mutex::default(),
+                checking: tokio::sync::Mutex::default(),
             }),
         }
     }
@@ -226,9 +232,14 @@ impl Shared {
             .filter(|is| is.network)
             .map(|is| is.arn.clone())
             .collect();
-        // One that a load balancer forwards to is found through it.
+        // One that a load balancer forwards to is found through it; that may be gone
+        // already and still be named.
+        let exist: BTreeSet<&str> = load_balancers.iter().map(|is| is.arn.as_str()).collect();
         let loose = target_groups.iter().filter(|group| {
-            group.load_balancers.is_empty()
+            !group
+                .load_balancers
+                .iter()
+                .any(|arn| exist.contains(arn.as_str()))
                 && PREFIXES.iter().any(|prefix| group.name.starts_with(prefix))
         });
         arns.extend(loose.map(|group| group.arn.clone()));
@@ -265,7 +276,7 @@ impl Shared {
         account.replace(load_balancers, target_groups, security_groups, began, lag);
         let nodes = nodes.into_iter().map(|group| (group.id.clone(), group));
         account.node_groups.replace(nodes, began, lag, |_, _| ());
-        account.instances.retain(|_, groups| !groups.is_empty());
+        account.instances.clear();
         account.vpc_groups = None;
         account.network = Some(network);
         account.polled = Some(began);

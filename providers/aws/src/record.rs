@@ -88,7 +88,7 @@ pub fn applied(spec: &Spec, targets: &Targets) -> String {
 
 /// Whether a record leaves the targets to the tag on the shared security group.
 pub fn follows_nodes(record: &str) -> bool {
-    record.ends_with(".nodes")
+    record.rsplit('.').next() == Some("nodes")
 }
 
 /// The digest of the cluster's nodes.

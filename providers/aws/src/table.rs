@@ -72,15 +72,14 @@ impl<T> Table<T> {
         self.written.retain(|_, at| *at + lag > began);
         let mut read: BTreeMap<String, T> = read.into_iter().collect();
         for id in self.written.keys() {
-            match (self.items.remove(id), read.remove(id)) {
-                (Some(mut known), now) => {
-                    if let Some(now) = now {
-                        merge(&mut known, &now);
-                    }
-                    read.insert(id.clone(), known);
-                }
-                (None, _) => {}
+            let now = read.remove(id);
+            let Some(mut known) = self.items.remove(id) else {
+                continue;
+            };
+            if let Some(now) = now {
+                merge(&mut known, &now);
             }
+            read.insert(id.clone(), known);
         }
         self.items = read;
     }

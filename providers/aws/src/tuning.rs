@@ -27,14 +27,14 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            reading_age: Duration::from_secs(600),
+            reading_age: Duration::from_mins(10),
             lag: Duration::from_secs(10),
             poll: crate::status::POLL,
-            check_every: Duration::from_secs(3600),
+            check_every: Duration::from_hours(1),
             gather: Duration::from_secs(2),
             gather_at_most: Duration::from_secs(6),
             hold: Duration::from_secs(10),
-            hold_at_most: Duration::from_secs(60),
+            hold_at_most: Duration::from_mins(1),
         }
     }
 }

@@ -181,21 +181,21 @@ pub(crate) struct ZonesAnswer {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct ZoneItem {
-    zone_name: String,
-    #[serde(default)]
-    zone_id: String,
-    #[serde(default)]
-    zone_type: String,
+    #[serde(rename = "zoneName")]
+    name: String,
+    #[serde(rename = "zoneId", default)]
+    id: String,
+    #[serde(rename = "zoneType", default)]
+    kind: String,
 }
 
 impl From<ZoneItem> for Zone {
     fn from(item: ZoneItem) -> Self {
         Self {
-            name: item.zone_name,
-            id: item.zone_id,
-            kind: item.zone_type,
+            name: item.name,
+            id: item.id,
+            kind: item.kind,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! ELBv2's actions that Herald needs, by the SDK.
+//! `ELBv2`'s actions that Herald needs, by the SDK.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;

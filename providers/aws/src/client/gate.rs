@@ -62,7 +62,7 @@ impl Gate {
             let Answer::Wait(wait) = answer else {
                 return Ok(());
             };
-            if caller.need == Need::Background || now + wait > until {
+            if now + wait > until {
                 return Err(CallError::Later {
                     action,
                     after: wait,

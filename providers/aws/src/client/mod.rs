@@ -2,7 +2,7 @@
 //! passes the budget, and fails in one of the ways of [`CallError`].
 //!
 //! ```text
-//!   who, action --> [gate] --wait for a token--> SDK (ELBv2), [query] (EC2) --> AWS
+//!   who, action --> [gate] --wait for a token--> SDK (`ELBv2`), [query] (EC2) --> AWS
 //!                     ^------throttled------------------'
 //! ```
 //!
@@ -213,7 +213,7 @@ impl Client {
             query: Query::new(
                 connection.credentials.clone(),
                 connection.region.clone(),
-                ec2,
+                &ec2,
                 connection.call_timeout,
             ),
             gate: Gate::new(budget, PATIENCE),

@@ -25,7 +25,7 @@ const VERSION: &str = "2016-11-15";
 /// Answers are pages; none is longer.
 const LONGEST_ANSWER: usize = 32 << 20;
 /// Credentials that end sooner are asked for anew.
-const FRESH: Duration = Duration::from_secs(300);
+const FRESH: Duration = Duration::from_mins(5);
 
 /// Parameters of a call.
 #[derive(Debug, Default)]
@@ -101,7 +101,7 @@ impl Query {
     pub(crate) fn new(
         credentials: SharedCredentialsProvider,
         region: String,
-        endpoint: String,
+        endpoint: &str,
         timeout: Duration,
     ) -> Self {
         let settings = HttpConnectorSettings::builder()

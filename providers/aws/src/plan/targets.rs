@@ -132,7 +132,7 @@ fn checks_differ(want: &TargetGroup, check: &HealthCheck, is: &HealthCheck) -> b
 
 /// Deletes the Service's target groups that are not wanted any more, unless a load
 /// balancer that is to stay for a while forwards to them.
-pub(super) fn unused(observed: &Observed, spec: &Spec, steps: &[Step]) -> Vec<Step> {
+pub(super) fn unused(observed: &Observed, spec: &Spec) -> Vec<Step> {
     let wanted: BTreeSet<&str> = spec
         .target_groups
         .iter()
@@ -154,7 +154,6 @@ pub(super) fn unused(observed: &Observed, spec: &Spec, steps: &[Step]) -> Vec<St
             .all(|arn| Some(arn.as_str()) == current)
             && (group.group.load_balancers.is_empty() || listeners_known)
     };
-    let _ = steps;
     observed
         .target_groups
         .values()
