@@ -19,7 +19,7 @@ use crate::seconds;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Provider aws")]
 #[expect(clippy::struct_field_names, reason = "they are the flags' names")]
-pub(crate) struct Flags {
+pub(crate) struct AwsFlags {
     /// Region of the load balancers; the AWS SDK's chain and the instance metadata know
     /// it otherwise.
     #[arg(long)]
@@ -58,7 +58,7 @@ pub(crate) struct Flags {
     aws_replaced_load_balancer_delay: Duration,
 }
 
-impl Flags {
+impl AwsFlags {
     /// The provider for the cluster with that id.
     pub(crate) async fn provider(
         self,
@@ -89,7 +89,7 @@ impl Flags {
 
 /// Flags of the command that prints the IAM policy.
 #[derive(Debug, Args)]
-pub(crate) struct Policy {
+pub(crate) struct AwsPolicy {
     /// Only for this cluster: what --cluster-id says, or the UID of namespace
     /// kube-system. Any cluster's if not given.
     #[arg(long)]
@@ -109,7 +109,7 @@ pub(crate) struct Policy {
     adoption: bool,
 }
 
-impl Policy {
+impl AwsPolicy {
     /// The policy as JSON.
     pub(crate) fn print(self) -> Result<String> {
         let policy = policy(&PolicyOptions {

@@ -74,7 +74,7 @@ struct Flags {
     log_format: LogFormat,
     #[cfg(feature = "aws")]
     #[command(flatten)]
-    aws: aws::Flags,
+    aws: aws::AwsFlags,
 }
 
 #[derive(Debug, Subcommand)]
@@ -86,7 +86,7 @@ enum Command {
     AwsAnnotations,
     /// Print the IAM policy of least privilege that the provider aws needs, in JSON.
     #[cfg(feature = "aws")]
-    AwsIamPolicy(aws::Policy),
+    AwsIamPolicy(aws::AwsPolicy),
 }
 
 impl Command {
@@ -251,4 +251,41 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .and_then(|number| number.parse().ok())
         .map(Duration::from_secs)
         .ok_or_else(|| format!("{text:?} is no duration; write for example 15s"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn flags_do_not_contradict_each_other() {
+        Flags::command().debug_assert();
+    }
+
+    #[cfg(feature = "aws")]
+    #[test]
+    fn flags_of_aws_are_read_and_mistakes_refused() {
+        let parse = |flags: &[&str]| {
+            let own = [
+                "herald-operator",
+                "--provider=aws",
+                "--default-provider=aws",
+            ];
+            Flags::try_parse_from(own.iter().chain(flags))
+        };
+        assert!(
+            parse(&[
+                "--aws-default-scheme=internet-facing",
+                "--aws-default-tags=team=shop,stage=prod",
+                "--aws-manage-backend-rules=false",
+                "--aws-replaced-load-balancer-delay=60s",
+            ])
+            .is_ok()
+        );
+        for wrong in ["--aws-default-scheme=public", "--aws-default-tags=shop"] {
+            assert!(parse(&[wrong]).is_err(), "{wrong}");
+        }
+    }
 }

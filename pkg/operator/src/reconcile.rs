@@ -24,7 +24,7 @@ use crate::{endpoints, gates, request};
 const STALE_RETRY: Duration = Duration::from_millis(20);
 /// No event tells that a pod's containers became ready while its readiness gate is
 /// shut: it is asked for this often while there is such a pod.
-const GATE_POLL: Duration = Duration::from_secs(2);
+const GATE_POLL: Duration = Duration::from_secs(5);
 /// Services that another one refers to are not followed, unless they are load
 /// balancers too: their ports are read this often.
 const REFERENCE_POLL: Duration = Duration::from_mins(1);
@@ -457,8 +457,7 @@ impl Context {
         backing: &mut Backing,
     ) -> Result<(), Next> {
         let waiting = |b: &Backend| !b.endpoint.ready && !b.endpoint.terminating && b.pod.is_some();
-        let references = backing.references.iter().flat_map(|r| &r.endpoints);
-        if !backing.endpoints.iter().chain(references).any(waiting) {
+        if !backing.endpoints.iter().any(waiting) {
             return Ok(());
         }
         backing.pods = self.pods(service).await?;
