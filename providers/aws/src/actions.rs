@@ -140,7 +140,6 @@ actions! {
     Ec2 DescribeAvailabilityZones Grant::Read;
     Ec2 DescribeSecurityGroups Grant::Read;
     Ec2 DescribeInstances Grant::Read;
-    Ec2 DescribeNetworkInterfaces Grant::Read;
     Ec2 CreateSecurityGroup Grant::Create(SecurityGroup);
     Ec2 AuthorizeSecurityGroupIngress Grant::GroupRules;
     Ec2 RevokeSecurityGroupIngress Grant::GroupRules;
