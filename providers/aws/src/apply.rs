@@ -97,6 +97,15 @@ impl Shared {
     async fn step(&self, caller: Caller<'_>, uid: &str, step: &Step) -> Done {
         match step {
             Step::CreateBackendGroup { vpc_id, name, tags } => {
+                // Of many Services that begin together one makes it.
+                let _alone = self.looking.lock().await;
+                if self
+                    .account()
+                    .backend_group(&self.settings.cluster_id)
+                    .is_some()
+                {
+                    return Ok(());
+                }
                 let description = "Herald: lets load balancers reach nodes and pods";
                 self.create_group(caller, vpc_id, name, description, tags)
                     .await
@@ -266,10 +275,19 @@ impl Shared {
                     .await
             }
             Step::ClearNodes { group } => {
+                // Of many Services that see the same change one writes it.
+                let _alone = self.looking.lock().await;
+                if self.nodes_record(group).as_deref() == Some(CHANGING) {
+                    return Ok(());
+                }
                 let set = Tags::from([(TAG_NODES.to_owned(), CHANGING.to_owned())]);
                 self.tag_group(caller, group, &set, &BTreeSet::new()).await
             }
             Step::WriteNodes { group, record } => {
+                let _alone = self.looking.lock().await;
+                if self.nodes_record(group).as_deref() == Some(record) {
+                    return Ok(());
+                }
                 let set = Tags::from([(TAG_NODES.to_owned(), record.clone())]);
                 self.tag_group(caller, group, &set, &BTreeSet::new()).await
             }
@@ -441,6 +459,12 @@ impl Shared {
         found
             .map(|group| group.id.clone())
             .ok_or_else(|| Failure::Replan(format!("security group {named} is not there")))
+    }
+
+    fn nodes_record(&self, group: &Named) -> Option<String> {
+        let account = self.account();
+        let group = account.security_groups.get(group.id.as_deref()?)?;
+        group.tags.get(TAG_NODES).cloned()
     }
 
     fn group_ids(&self, groups: &[Named]) -> Result<Vec<String>, Failure> {

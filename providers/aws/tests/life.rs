@@ -304,6 +304,10 @@ fn disguise(
             if group.name.starts_with("herald-") {
                 group.name = group.name.replace("herald-", "k8s-");
                 change(ResourceKind::SecurityGroup, &mut group.tags);
+                if group.name.contains("backend") {
+                    // It is not one Service's.
+                    group.tags.remove("service.k8s.aws/stack");
+                }
             }
         }
     });
@@ -325,7 +329,7 @@ async fn the_controllers_load_balancer_is_taken_over_from_its_tags() {
         });
         tags
     });
-    let provider = common::provider(&fake);
+    let provider = provider(&fake);
     let quiet = drive(&fake, &provider, &present(service("web"), nodes(3))).await;
     assert_eq!(quiet.ingress, made.ingress, "its DNS name stays");
     let snapshot = fake.snapshot();
@@ -361,7 +365,7 @@ async fn a_load_balancer_that_was_lent_goes_back() {
         .unwrap()
         .id
         .clone();
-    let provider = common::provider(&fake);
+    let provider = provider(&fake);
     let mut web = service("web");
     web.annotations
         .insert("herald.dev/aws-adopt-load-balancer-arn".into(), arn.clone());
