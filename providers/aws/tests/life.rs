@@ -19,11 +19,20 @@ fn actions(fake: &FakeAws) -> Vec<String> {
         .collect()
 }
 
+/// Asks seldom whether a load balancer is active, as is done with AWS.
+fn patient(fake: &FakeAws) -> herald_aws::Aws {
+    let tuning = herald_aws::Tuning {
+        poll: std::time::Duration::from_millis(300),
+        ..common::tuning()
+    };
+    common::provider_with(fake, common::settings(), tuning, common::budget())
+}
+
 #[tokio::test]
 async fn one_port_is_made_with_seven_writes() {
     let fake = fake().await;
     let before = fake.snapshot();
-    let provider = provider(&fake);
+    let provider = patient(&fake);
     let first = drive(&fake, &provider, &present(service("first"), nodes(3))).await;
     assert!(hostname(&first.ingress).is_some());
     fake.clear_calls();
@@ -66,7 +75,7 @@ async fn one_port_is_made_with_seven_writes() {
 #[tokio::test]
 async fn three_ports_are_made_with_thirteen_writes() {
     let fake = fake().await;
-    let provider = provider(&fake);
+    let provider = patient(&fake);
     drive(&fake, &provider, &present(service("first"), nodes(3))).await;
     fake.clear_calls();
     let mut three = service("three");
