@@ -311,9 +311,9 @@ mod tests {
         time: Duration,
     ) -> Vec<Vec<Duration>> {
         let mut got = vec![Vec::new(); callers];
-        let mut due: BTreeMap<(Duration, usize), ()> =
-            (0..callers).map(|c| ((Duration::ZERO, c), ())).collect();
-        while let Some(((at, caller), ())) = due.pop_first() {
+        let mut due: std::collections::BTreeSet<(Duration, usize)> =
+            (0..callers).map(|c| (Duration::ZERO, c)).collect();
+        while let Some((at, caller)) = due.pop_first() {
             if at > time {
                 break;
             }
@@ -326,11 +326,11 @@ mod tests {
                 Answer::Go => {
                     got[caller].push(at);
                     if got[caller].len() < calls as usize {
-                        due.insert((at, caller), ());
+                        due.insert((at, caller));
                     }
                 }
                 Answer::Wait(wait) => {
-                    due.insert((at + wait, caller), ());
+                    due.insert((at + wait, caller));
                 }
             }
         }

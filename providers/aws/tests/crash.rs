@@ -3,7 +3,7 @@
 //!
 //! Exhaustive by construction: a script is run once without a fault and its calls are
 //! counted; then once more for every one of them and every way to spoil it. The short
-//! form spoils with deaths and lost answers; HERALD_CRASH=full with all else too.
+//! form spoils with deaths and lost answers; `HERALD_CRASH=full` with all else too.
 
 mod common;
 

@@ -15,7 +15,7 @@ async fn fake() -> FakeAws {
 fn actions(fake: &FakeAws) -> Vec<String> {
     fake.calls()
         .iter()
-        .map(|call| call.action.to_string())
+        .map(|call| call.action.clone())
         .collect()
 }
 
