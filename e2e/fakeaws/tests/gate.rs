@@ -349,6 +349,23 @@ async fn a_reset_brings_back_the_beginning() {
 }
 
 #[tokio::test]
+async fn a_reset_cuts_what_waits_and_it_has_no_effect() {
+    for effect in [Effect::Hold, Effect::Hang, Effect::Crash] {
+        let api = Api::quick();
+        api.0.inject(Fault::once(Matching::writes(), effect));
+        let resetting = async {
+            api.0.until_held(1).await;
+            api.0.reset();
+        };
+        let (answer, ()) = tokio::join!(create(&api), resetting);
+        assert_eq!((answer, made(&api)), (Err(Cut), 0));
+        // It is not taken for a call of after the reset.
+        create(&api).await.unwrap().ok();
+        assert_eq!(api.0.calls().last().unwrap().outcome, Outcome::Ok);
+    }
+}
+
+#[tokio::test]
 async fn time_can_be_moved_from_event_to_event() {
     let api = Api::new(Config::stopped());
     let lb = api.load_balancer("web").await;
