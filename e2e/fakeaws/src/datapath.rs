@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Timing;
 use crate::gate::Shared;
 use crate::health::{Check, watch_target};
-use crate::model::{Listener, LoadBalancer, Region, TargetGroup};
+use crate::model::{Listener, LoadBalancer, Region};
 
 /// How soon to try again what the kernel refused.
 const RETRY: Duration = Duration::from_secs(1);
@@ -262,7 +262,7 @@ impl Supervisor {
                 }
                 let program = program(region, lb, now, &timing);
                 programs.insert(lb.arn.clone(), program);
-                for group in groups_of(region, &lb.arn) {
+                for group in region.groups_of(&lb.arn) {
                     for (key, target) in &group.targets {
                         let health = region.health(group, key, target, now, &timing);
                         let Some(address) = region.address_of(group, key) else {
@@ -354,16 +354,6 @@ impl Running {
         }
         routes
     }
-}
-
-fn groups_of<'a>(region: &'a Region, load_balancer: &'a str) -> Vec<&'a TargetGroup> {
-    let arns: BTreeSet<&String> = region
-        .listeners_of(load_balancer)
-        .flat_map(|listener| listener.forward.groups.iter().map(|group| &group.arn))
-        .collect();
-    arns.into_iter()
-        .filter_map(|arn| region.target_groups.get(arn))
-        .collect()
 }
 
 fn program(region: &Region, lb: &LoadBalancer, now: Duration, timing: &Timing) -> Program {

@@ -268,4 +268,13 @@ mod tests {
         assert_eq!(node_address(2).to_string(), "10.0.48.12");
         assert!(Fixtures::from_json(r#"{"vpc": []}"#).is_err());
     }
+
+    #[test]
+    fn the_example_of_the_docs_is_read() {
+        let docs = include_str!("../../../docs/fakeaws.md");
+        let example = docs.split("```json\n").nth(1).unwrap();
+        let example = example.split("```").next().unwrap();
+        let fixtures = Fixtures::from_json(example).unwrap();
+        assert_eq!(fixtures.instances[0].security_groups, ["sg-1"]);
+    }
 }

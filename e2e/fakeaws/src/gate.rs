@@ -118,6 +118,7 @@ pub(crate) struct Shared {
     pub stopping: CancellationToken,
     world: Mutex<World>,
     changed: watch::Sender<()>,
+    resets: watch::Sender<u64>,
 }
 
 impl Shared {
@@ -127,6 +128,7 @@ impl Shared {
             config,
             stopping: CancellationToken::new(),
             changed: watch::Sender::new(()),
+            resets: watch::Sender::new(0),
         }
     }
 
@@ -138,12 +140,16 @@ impl Shared {
 
     /// Back to the fixtures. Calls that wait are cut.
     pub fn reset(&self) {
-        let fresh = World::new(&self.config);
+        let mut fresh = World::new(&self.config);
         {
             let mut world = self.world();
-            world.faults.revive();
+            // Numbers go on, so that a call of before is not taken for one of
+            // after.
+            world.calls.clear();
+            fresh.calls = std::mem::take(&mut world.calls);
             *world = fresh;
         }
+        self.resets.send_modify(|resets| *resets += 1);
         self.notify();
     }
 
@@ -334,8 +340,10 @@ impl Call {
             Effect::Hold => {
                 let mut releases = self.shared.world().faults.releases();
                 let released = async move {
-                    // An error means that the fake was reset.
-                    let _ = releases.changed().await;
+                    if releases.changed().await.is_err() {
+                        // The fake is reset, which `wait` sees.
+                        std::future::pending::<()>().await;
+                    }
                 };
                 let goes_on = self.wait("hold", phase, released).await;
                 (!goes_on).then_some(Err(Cut))
@@ -353,8 +361,10 @@ impl Call {
         Err(Cut)
     }
 
-    /// Waits; whether what it waited for came, and not the end of the fake.
+    /// Waits; whether what it waited for came, and not a reset or the end of the
+    /// fake.
     async fn wait(&self, why: &'static str, phase: Phase, event: impl Future<Output = ()>) -> bool {
+        let mut resets = self.shared.resets.subscribe();
         self.shared.world().faults.hold(Held {
             call: self.number,
             action: self.parsed.action.name.to_owned(),
@@ -363,6 +373,8 @@ impl Call {
         });
         let came = tokio::select! {
             () = event => true,
+            // The sender lives in `shared`, as long as we do.
+            _ = resets.changed() => false,
             () = self.shared.stopping.cancelled() => false,
         };
         self.shared.world().faults.let_go(self.number);

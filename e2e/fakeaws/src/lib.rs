@@ -333,7 +333,7 @@ impl FakeAws {
     }
 
     /// Changes the fixtures' account and region behind everybody's back, as
-    /// people with a console do.
+    /// people with a console do. `change` must not call the fake.
     pub fn edit<T>(&self, change: impl FnOnce(&mut Region) -> T) -> T {
         let fixtures = &self.shared.config.fixtures;
         self.edit_in(&fixtures.account, &fixtures.region, change)

@@ -36,7 +36,8 @@ pub struct Throttling {
     /// ELB: other writes together.
     pub mutate: Bucket,
     /// ELB: what costs AWS much (`CreateLoadBalancer`, `SetSubnets`,
-    /// `SetSecurityGroups`, `SetIpAddressType`), together.
+    /// `SetSecurityGroups`, `SetIpAddressType`, `ModifyCapacityReservation`),
+    /// together.
     pub intensive: Bucket,
     /// EC2: each read.
     pub ec2_read: Bucket,

@@ -16,6 +16,8 @@ use tokio::time::timeout;
 /// Long enough for what should happen, short enough to wait for what should
 /// not.
 const SOON: Duration = Duration::from_millis(50);
+/// Longer than anything takes that happens at all.
+const LONG: Duration = Duration::from_secs(10);
 
 async fn create(api: &Api) -> Result<common::Answer, Cut> {
     let parameters = [
@@ -134,10 +136,13 @@ async fn a_crash_stops_everything_at_that_call() {
                     .await;
             }
         };
-        tokio::select! {
-            () = program => panic!("it goes on after its death"),
-            () = crash.reached() => {}
-        }
+        let died = async {
+            tokio::select! {
+                () = program => panic!("it goes on after its death"),
+                () = crash.reached() => {}
+            }
+        };
+        timeout(LONG, died).await.unwrap();
         assert!(crash.was_reached());
         assert_eq!(made(&api), left);
         // What is still under way, of anybody, comes to nothing.
@@ -206,10 +211,13 @@ async fn every_call_of_a_program_can_be_walked() {
                 api.listener(&lb, "TCP", "80", &group).await.ok();
                 api.register(&group, &node_id(1)).await.ok();
             };
-            let finished = tokio::select! {
-                () = program => true,
-                () = crash.reached() => false,
+            let run = async {
+                tokio::select! {
+                    () = program => true,
+                    () = crash.reached() => false,
+                }
             };
+            let finished = timeout(LONG, run).await.unwrap();
             let after = api.0.snapshot();
             seen.insert(after.since(&before).len());
             if finished {
@@ -346,6 +354,23 @@ async fn a_reset_brings_back_the_beginning() {
         second.text("LoadBalancerArn"),
         first.text("LoadBalancerArn")
     );
+}
+
+#[tokio::test]
+async fn a_reset_cuts_what_waits_and_it_has_no_effect() {
+    for effect in [Effect::Hold, Effect::Hang, Effect::Crash] {
+        let api = Api::quick();
+        api.0.inject(Fault::once(Matching::writes(), effect));
+        let resetting = async {
+            api.0.until_held(1).await;
+            api.0.reset();
+        };
+        let (answer, ()) = tokio::join!(create(&api), resetting);
+        assert_eq!((answer, made(&api)), (Err(Cut), 0));
+        // It is not taken for a call of after the reset.
+        create(&api).await.unwrap().ok();
+        assert_eq!(api.0.calls().last().unwrap().outcome, Outcome::Ok);
+    }
 }
 
 #[tokio::test]

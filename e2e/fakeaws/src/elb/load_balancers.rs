@@ -393,10 +393,8 @@ pub fn set_ip_address_type(
     };
     subnets::check(region, &lb.mappings, purpose)?;
     check_udp(region, arn, &asked, lb.source_nat)?;
-    let uses_ipv6 = region
-        .target_groups
-        .values()
-        .any(|group| group.ip_address_type == "ipv6" && region.users_of(&group.arn).contains(arn));
+    let groups = region.groups_of(arn);
+    let uses_ipv6 = groups.iter().any(|group| group.ip_address_type == "ipv6");
     if asked == "ipv4" && uses_ipv6 {
         return Err(ApiError::new(
             "InvalidConfigurationRequest",

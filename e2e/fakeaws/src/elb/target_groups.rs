@@ -272,11 +272,7 @@ pub fn describe(region: &mut Region, _: &Context<'_>, p: &Params<'_>, xml: &mut 
     let not_found = || ApiError::new("TargetGroupNotFound", "One or more target groups not found");
     let chosen: Vec<&TargetGroup> = if let Some(arn) = balancer {
         load_balancer(region, arn)?;
-        region
-            .target_groups
-            .values()
-            .filter(|group| region.users_of(&group.arn).contains(arn))
-            .collect()
+        region.groups_of(arn)
     } else if said == [false; 3] {
         region.target_groups.values().collect()
     } else {

@@ -271,10 +271,7 @@ fn check_load_balancers(
             continue;
         };
         let mut by_zone: BTreeMap<Option<String>, BTreeSet<(&str, &TargetKey)>> = BTreeMap::new();
-        for other in region.target_groups.values() {
-            if !region.users_of(&other.arn).contains(arn) {
-                continue;
-            }
+        for other in region.groups_of(arn) {
             for (key, target) in &other.targets {
                 if target.deregistered_at.is_none() {
                     let zone = region.zone_of(key, target);

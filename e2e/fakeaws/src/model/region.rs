@@ -187,6 +187,17 @@ impl Region {
             .collect()
     }
 
+    /// Target groups that a load balancer's listeners use.
+    pub fn groups_of(&self, load_balancer: &str) -> Vec<&TargetGroup> {
+        let arns: BTreeSet<&String> = self
+            .listeners_of(load_balancer)
+            .flat_map(|listener| listener.forward.groups.iter().map(|group| &group.arn))
+            .collect();
+        arns.into_iter()
+            .filter_map(|arn| self.target_groups.get(arn))
+            .collect()
+    }
+
     /// Notes which target groups are used now. To be called after every change
     /// of a listener.
     pub fn note_use(&mut self, now: Duration, timing: &Timing) {
@@ -309,18 +320,29 @@ impl Region {
             .values()
             .flat_map(|lb| [lb.active_at, lb.capacity.ready_at]);
         let interfaces = self.interfaces.values().filter_map(|i| i.released_at);
+        // When what uses a group is active, for all groups at once: a region
+        // may have thousands.
+        let mut active_at: BTreeMap<&str, Duration> = BTreeMap::new();
+        for listener in self.listeners.values() {
+            let Some(lb) = self.load_balancers.get(&listener.load_balancer) else {
+                continue;
+            };
+            for group in &listener.forward.groups {
+                let at = active_at.entry(&group.arn).or_insert(lb.active_at);
+                *at = lb.active_at.min(*at);
+            }
+        }
         let groups = self.target_groups.values().flat_map(|group| {
             let delay = group.deregistration_delay();
+            let active_at = active_at.get(group.arn.as_str()).copied();
             group
                 .targets
                 .values()
-                .filter_map(move |t| t.deregistered_at.map(|since| since.saturating_add(delay)))
-                .chain(
-                    group
-                        .targets
-                        .values()
-                        .filter_map(|target| self.first_verdict_at(group, target, timing)),
-                )
+                .flat_map(move |target| {
+                    let drained = target.deregistered_at.map(|at| at.saturating_add(delay));
+                    let judged = self.first_verdict_at(group, target, active_at, timing);
+                    [drained, judged].into_iter().flatten()
+                })
                 .chain(std::iter::once(group.released_at))
         });
         balancers
@@ -330,23 +352,17 @@ impl Region {
             .min()
     }
 
-    /// When a target gets its first verdict; none while nothing uses its group
-    /// or with real health checks.
+    /// When a target gets its first verdict, if its group is used since and by
+    /// what is `active_at`; none with real health checks.
     fn first_verdict_at(
         &self,
         group: &TargetGroup,
         target: &Target,
+        active_at: Option<Duration>,
         timing: &Timing,
     ) -> Option<Duration> {
-        let used_since = group.used_since?;
-        let active_at = self
-            .users_of(&group.arn)
-            .into_iter()
-            .filter_map(|arn| self.load_balancers.get(arn))
-            .map(|lb| lb.active_at)
-            .min()?;
-        (!self.real_checks)
-            .then(|| target.registered_at.max(used_since).max(active_at) + timing.target_initial)
+        let begins = target.registered_at.max(group.used_since?).max(active_at?);
+        (!self.real_checks).then(|| begins + timing.target_initial)
     }
 
     /// The health of a target.
@@ -383,7 +399,8 @@ impl Region {
         if !users.iter().any(|lb| lb.is_active(now)) {
             return Health::REGISTERING;
         }
-        let due = self.first_verdict_at(group, target, timing);
+        let active_at = users.iter().map(|lb| lb.active_at).min();
+        let due = self.first_verdict_at(group, target, active_at, timing);
         match target.verdict {
             _ if due.is_some_and(|at| now < at) => Health::CHECKING,
             None if self.real_checks => Health::CHECKING,
