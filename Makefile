@@ -56,10 +56,17 @@ scenarios: build ## The lab's scenarios; make scenarios NAMES="expose node-crash
 bench: build ## The scenarios that measure something; figures at the end
 	@$(LAB) bench $(NAMES)
 
+.PHONY: bench-aws
+bench-aws: ## What the AWS provider costs in calls and seconds, against the strict stand-in
+	cargo run --quiet -p herald-aws --example bench_aws
+
 .PHONY: generate
-generate: ## Write deploy/crds from the Rust types
-	cargo run --quiet --bin herald-operator -- crds > deploy/crds/crds.yaml.new
+generate: ## Write deploy/crds and docs/aws-annotations.md from the code
+	cargo build --quiet --bin herald-operator
+	target/debug/herald-operator crds > deploy/crds/crds.yaml.new
 	mv deploy/crds/crds.yaml.new deploy/crds/crds.yaml
+	target/debug/herald-operator aws-annotations > docs/aws-annotations.md.new
+	mv docs/aws-annotations.md.new docs/aws-annotations.md
 
 .PHONY: lab-up
 lab-up: install-deps build ## Start a cluster with Herald on this machine and leave it running

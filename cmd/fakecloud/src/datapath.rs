@@ -8,24 +8,24 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use herald_core::{IpFamily, Protocol};
+use herald_core::IpFamily;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use crate::addresses::Addresses;
+use crate::carrier::{Carrier, FrontendKey, Means};
 use crate::health::watch_target;
-use crate::route::{Frontend, Limits, Route};
+use crate::hosts;
+use crate::route::{Limits, Route};
 use crate::shared::Shared;
 use crate::state::Program;
 use crate::wire::{HealthCheck, HostEntry, LoadBalancerState};
-use crate::{hosts, proxy_tcp, proxy_udp};
 
 /// How soon to try again what the kernel refused.
 const RETRY: Duration = Duration::from_secs(1);
@@ -46,20 +46,9 @@ pub struct Supervisor {
 /// What runs for one load balancer.
 #[derive(Debug)]
 struct Running {
-    cut: CancellationToken,
-    plugged: BTreeSet<IpAddr>,
+    carrier: Carrier,
     check: watch::Sender<HealthCheck>,
     checks: BTreeMap<IpAddr, CancellationToken>,
-    frontends: BTreeMap<FrontendKey, RunningFrontend>,
-}
-
-type FrontendKey = (IpAddr, u16, Protocol);
-
-#[derive(Debug)]
-struct RunningFrontend {
-    route: watch::Sender<Route>,
-    closing: CancellationToken,
-    task: JoinHandle<()>,
 }
 
 impl Supervisor {
@@ -140,126 +129,37 @@ impl Supervisor {
         retry
     }
 
-    /// Brings one load balancer up to date.
-    async fn carry(&self, program: &Program, running: &mut Running) -> Result<(), String> {
-        let mut problems = Vec::new();
-        running.update_checks(program, &self.shared);
-
-        let wanted: BTreeMap<FrontendKey, u16> = program
-            .addresses
-            .iter()
-            .flat_map(|address| {
-                program
-                    .listeners
-                    .iter()
-                    .map(|l| ((*address, l.port, l.protocol), l.target_port))
-            })
-            .collect();
-        let closed: Vec<FrontendKey> = running
-            .frontends
-            .keys()
-            .filter(|key| !wanted.contains_key(key))
-            .copied()
-            .collect();
-        for key in closed {
-            if let Some(frontend) = running.frontends.remove(&key) {
-                frontend.close().await;
-            }
-        }
-
-        let addresses: BTreeSet<IpAddr> = program.addresses.iter().copied().collect();
-        for address in running.plugged.clone().difference(&addresses) {
-            match self.addresses.unplug(*address).await {
-                Ok(()) => {
-                    running.plugged.remove(address);
-                }
-                Err(error) => problems.push(error.to_string()),
-            }
-        }
-        for address in &addresses {
-            if running.plugged.contains(address) {
-                continue;
-            }
-            match self.addresses.plug(*address).await {
-                Ok(()) => {
-                    running.plugged.insert(*address);
-                }
-                Err(error) => problems.push(error.to_string()),
-            }
-        }
-
-        for (key, target_port) in wanted {
-            let route = Route::new(program, IpFamily::of(&key.0), target_port);
-            if let Some(frontend) = running.frontends.get(&key) {
-                frontend.route.send_if_modified(|current| {
-                    let changed = *current != route;
-                    *current = route;
-                    changed
-                });
-            } else if running.plugged.contains(&key.0) {
-                match self.open(key, route, running.cut.clone()).await {
-                    Ok(frontend) => {
-                        running.frontends.insert(key, frontend);
-                    }
-                    Err(error) => problems.push(format!(
-                        "cannot listen on {} {}: {error}",
-                        key.2,
-                        SocketAddr::new(key.0, key.1)
-                    )),
-                }
-            }
-        }
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(problems.join("; "))
+    fn means(&self) -> Means<'_> {
+        Means {
+            addresses: &self.addresses,
+            limits: self.limits,
+            metrics: &self.shared.metrics,
         }
     }
 
-    async fn open(
-        &self,
-        (address, port, protocol): FrontendKey,
-        route: Route,
-        cut: CancellationToken,
-    ) -> std::io::Result<RunningFrontend> {
-        let (route, receiver) = watch::channel(route);
-        let closing = CancellationToken::new();
-        let frontend = Frontend {
-            route: receiver,
-            closing: closing.clone(),
-            cut,
-            limits: self.limits,
-            metrics: self.shared.metrics.clone(),
-        };
-        let address = SocketAddr::new(address, port);
-        let task = match protocol {
-            Protocol::Tcp => tokio::spawn(proxy_tcp::serve(proxy_tcp::bind(address)?, frontend)),
-            Protocol::Udp => {
-                tokio::spawn(proxy_udp::serve(proxy_udp::bind(address).await?, frontend))
+    /// Brings one load balancer up to date.
+    async fn carry(&self, program: &Program, running: &mut Running) -> Result<(), String> {
+        running.update_checks(program, &self.shared);
+        let addresses: BTreeSet<IpAddr> = program.addresses.iter().copied().collect();
+        let mut wanted = BTreeMap::new();
+        for address in &addresses {
+            for listener in &program.listeners {
+                let key: FrontendKey = (*address, listener.port, listener.protocol);
+                let route = Route::new(program, IpFamily::of(address), listener.target_port);
+                wanted.insert(key, route);
             }
-            // The account takes no such listener.
-            Protocol::Sctp => return Err(std::io::ErrorKind::Unsupported.into()),
-        };
-        Ok(RunningFrontend {
-            route,
-            closing,
-            task,
-        })
+        }
+        running
+            .carrier
+            .carry(self.means(), &addresses, wanted)
+            .await
     }
 
     async fn stop(&self, id: &str, running: Running) {
-        running.cut.cancel();
         for cancel in running.checks.values() {
             cancel.cancel();
         }
-        for frontend in running.frontends.into_values() {
-            frontend.close().await;
-        }
-        for address in running.plugged {
-            if let Err(error) = self.addresses.unplug(address).await {
-                tracing::warn!(load_balancer = id, %error, "an address stays behind");
-            }
-        }
+        running.carrier.stop(self.means()).await;
         tracing::info!(load_balancer = id, "stopped");
     }
 
@@ -292,11 +192,9 @@ impl Supervisor {
 impl Running {
     fn new(program: &Program) -> Self {
         Self {
-            cut: CancellationToken::new(),
-            plugged: BTreeSet::new(),
+            carrier: Carrier::default(),
             check: watch::Sender::new(program.health_check.clone()),
             checks: BTreeMap::new(),
-            frontends: BTreeMap::new(),
         }
     }
 
@@ -326,16 +224,6 @@ impl Running {
                 ));
                 cancel
             });
-        }
-    }
-}
-
-impl RunningFrontend {
-    /// Closes the socket; what it carries drains by itself.
-    async fn close(self) {
-        self.closing.cancel();
-        if let Err(error) = self.task.await {
-            tracing::error!(%error, "a frontend ended badly");
         }
     }
 }

@@ -58,26 +58,32 @@ pub async fn watch_target(
 /// Asks once.
 async fn probe(address: IpAddr, check: &HealthCheck) -> Result<(), String> {
     let target = SocketAddr::new(address, check.port);
-    let mut stream = TcpStream::connect(target)
-        .await
-        .map_err(|error| format!("cannot connect to {target}: {error}"))?;
     match check.protocol {
-        CheckProtocol::Tcp => Ok(()),
-        CheckProtocol::Http => {
-            let request = format!(
-                "GET {} HTTP/1.1\r\nHost: {target}\r\nUser-Agent: herald-fakecloud\r\nConnection: close\r\n\r\n",
-                check.path
-            );
-            let line = exchange(&mut stream, request.as_bytes())
-                .await
-                .map_err(|error| format!("{target}: {error}"))?;
-            match status(&line) {
-                Some(200..=399) => Ok(()),
-                Some(status) => Err(format!("{target}{} answers {status}", check.path)),
-                None => Err(format!("{target} does not speak HTTP")),
-            }
-        }
+        CheckProtocol::Tcp => connect(target).await.map(|_| ()),
+        CheckProtocol::Http => match get(target, &check.path).await? {
+            200..=399 => Ok(()),
+            status => Err(format!("{target}{} answers {status}", check.path)),
+        },
     }
+}
+
+/// Opens a connection; an error says which one can't be opened and why.
+pub async fn connect(target: SocketAddr) -> Result<TcpStream, String> {
+    TcpStream::connect(target)
+        .await
+        .map_err(|error| format!("cannot connect to {target}: {error}"))
+}
+
+/// The status that `GET path` is answered with.
+pub async fn get(target: SocketAddr, path: &str) -> Result<u16, String> {
+    let mut stream = connect(target).await?;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {target}\r\nUser-Agent: herald-fakecloud\r\nConnection: close\r\n\r\n"
+    );
+    let line = exchange(&mut stream, request.as_bytes())
+        .await
+        .map_err(|error| format!("{target}: {error}"))?;
+    status(&line).ok_or_else(|| format!("{target} does not speak HTTP"))
 }
 
 /// Sends a request and reads the beginning of the answer.

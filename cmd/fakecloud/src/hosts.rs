@@ -18,7 +18,7 @@ pub async fn write(path: &Path, entries: &[HostEntry]) -> io::Result<()> {
 
 fn render(entries: &[HostEntry]) -> String {
     let mut text = String::from(
-        "# Written by herald-fakecloud; changes are overwritten.\n127.0.0.1\tlocalhost\n::1\tlocalhost\n",
+        "# Written by the pretend cloud; changes are overwritten.\n127.0.0.1\tlocalhost\n::1\tlocalhost\n",
     );
     for entry in entries {
         for address in &entry.addresses {

@@ -17,6 +17,7 @@
 pub mod addresses;
 pub mod api;
 pub mod calls;
+pub mod carrier;
 pub mod datapath;
 pub mod error;
 pub mod faults;
@@ -24,6 +25,7 @@ pub mod gate;
 pub mod health;
 pub mod hosts;
 pub mod metrics;
+pub mod pool;
 pub mod proxy_tcp;
 pub mod proxy_udp;
 pub mod route;

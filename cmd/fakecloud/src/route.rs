@@ -15,12 +15,10 @@ use crate::state::Program;
 /// Where a frontend sends its traffic now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route {
-    /// The port of the targets.
-    pub target_port: u16,
-    /// All targets of the frontend's family.
+    /// Those whose connections may go on.
     pub registered: BTreeSet<IpAddr>,
-    /// Those that get new traffic.
-    pub healthy: Vec<IpAddr>,
+    /// Those that get new traffic. One that is there twice gets twice as much.
+    pub healthy: Vec<SocketAddr>,
 }
 
 impl Route {
@@ -33,11 +31,10 @@ impl Route {
                 .filter(|(address, _)| IpFamily::of(address) == family)
         };
         Self {
-            target_port,
             registered: targets().map(|(address, _)| *address).collect(),
             healthy: targets()
                 .filter(|(_, healthy)| **healthy)
-                .map(|(address, _)| *address)
+                .map(|(address, _)| SocketAddr::new(*address, target_port))
                 .collect(),
         }
     }
@@ -47,13 +44,12 @@ impl Route {
         let count = self.healthy.len();
         (0..count)
             .map(|offset| self.healthy[(turn % count + offset) % count])
-            .map(|address| SocketAddr::new(address, self.target_port))
             .collect()
     }
 
     /// Whether new traffic may go to `target`.
     pub fn is_healthy(&self, target: SocketAddr) -> bool {
-        target.port() == self.target_port && self.healthy.contains(&target.ip())
+        self.healthy.contains(&target)
     }
 }
 
@@ -92,11 +88,10 @@ mod tests {
     #[test]
     fn turns_go_round_and_name_every_healthy_target_once() {
         let route = Route {
-            target_port: 80,
             healthy: vec![
-                [10, 0, 0, 1].into(),
-                [10, 0, 0, 2].into(),
-                [10, 0, 0, 3].into(),
+                ([10, 0, 0, 1], 80).into(),
+                ([10, 0, 0, 2], 80).into(),
+                ([10, 0, 0, 3], 80).into(),
             ],
             ..Route::default()
         };

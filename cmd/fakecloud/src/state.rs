@@ -20,6 +20,7 @@ use herald_core::{AddressRange, IpFamily, Protocol};
 
 use crate::error::ApiError;
 use crate::faults::millis;
+use crate::pool::Pool;
 use crate::wire::{
     AddressType, CreateLoadBalancer, HealthCheck, HostEntry, Listener, LoadBalancer,
     LoadBalancerPage, LoadBalancerState, Target, TargetHealth, TargetStatus,
@@ -106,14 +107,6 @@ struct Balancer {
     fate: Option<String>,
 }
 
-#[derive(Debug)]
-struct Pool {
-    range: AddressRange,
-    /// Where the search for a free address goes on, so that an address just
-    /// freed is not given to another at once.
-    next: u128,
-}
-
 /// All that exists.
 #[derive(Debug)]
 pub struct Cloud {
@@ -127,14 +120,7 @@ impl Cloud {
     /// An empty account.
     pub fn new(settings: Settings) -> Self {
         Self {
-            pools: settings
-                .pools
-                .iter()
-                .map(|range| Pool {
-                    range: *range,
-                    next: 0,
-                })
-                .collect(),
+            pools: settings.pools.iter().copied().map(Pool::new).collect(),
             settings,
             balancers: BTreeMap::new(),
             created: 0,
@@ -490,7 +476,7 @@ impl Cloud {
             .map(|family| {
                 self.pools
                     .iter_mut()
-                    .filter(|pool| pool.range.family() == *family)
+                    .filter(|pool| pool.family() == *family)
                     .find_map(|pool| pool.take(&taken))
                     .map(|address| (*family, address))
                     .ok_or_else(|| {
@@ -607,26 +593,6 @@ impl TargetState {
             against: 0,
             reason: None,
         }
-    }
-}
-
-impl Pool {
-    /// The next free address. Where the pool has a choice, its lowest address
-    /// (a network's own, RFC 4291 section 2.6.1 for IPv6) is left out.
-    fn take(&mut self, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
-        let size = self.range.size();
-        let skipped = u128::from(size > 1);
-        let usable = size - skipped;
-        // Among one address more than are taken, one is free.
-        let tries = usable.min(taken.len() as u128 + 1);
-        for _ in 0..tries {
-            let address = self.range.nth(skipped + self.next % usable)?;
-            self.next = (self.next + 1) % usable;
-            if !taken.contains(&address) {
-                return Some(address);
-            }
-        }
-        None
     }
 }
 

@@ -1,5 +1,8 @@
 //! herald-operator: flags to wiring.
 
+#[cfg(feature = "aws")]
+mod aws;
+
 use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -69,32 +72,57 @@ struct Flags {
     /// json or text.
     #[arg(long, default_value = "json")]
     log_format: LogFormat,
+    #[cfg(feature = "aws")]
+    #[command(flatten)]
+    aws: aws::AwsFlags,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Print the custom resource definitions.
     Crds,
+    /// Print the page of annotations of AWS load balancers, in Markdown.
+    #[cfg(feature = "aws")]
+    AwsAnnotations,
+    /// Print the IAM policy of least privilege that the provider aws needs, in JSON.
+    #[cfg(feature = "aws")]
+    AwsIamPolicy(aws::AwsPolicy),
+}
+
+impl Command {
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Crds => print(&crds()?),
+            #[cfg(feature = "aws")]
+            Self::AwsAnnotations => print(&herald_aws::annotations::markdown()),
+            #[cfg(feature = "aws")]
+            Self::AwsIamPolicy(policy) => print(&policy.print()?),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Name {
     Baremetal,
     Fake,
+    #[cfg(feature = "aws")]
+    Aws,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum DefaultProvider {
     Baremetal,
     Fake,
+    #[cfg(feature = "aws")]
+    Aws,
     None,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let flags = Flags::parse();
-    if let Some(Command::Crds) = flags.command {
-        return print_crds();
+    if let Some(command) = flags.command {
+        return command.run();
     }
     herald_telemetry::init_logs(flags.log_format);
     let mut registry = Registry::default();
@@ -104,7 +132,8 @@ async fn main() -> Result<()> {
     let stop = herald_telemetry::stop_on_signal()?;
     let client = Client::try_default().await.context("find the API server")?;
     let address = flags.metrics_bind_address;
-    let configured = stop.run_until_cancelled(configure(&client, flags)).await;
+    let configured = Box::pin(configure(&client, flags, &mut registry));
+    let configured = stop.run_until_cancelled(configured).await;
     let Some(config) = configured.transpose()? else {
         return Ok(());
     };
@@ -121,7 +150,11 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-async fn configure(client: &Client, flags: Flags) -> Result<Config> {
+#[cfg_attr(
+    not(feature = "aws"),
+    expect(unused_variables, reason = "only some providers count by themselves")
+)]
+async fn configure(client: &Client, flags: Flags, registry: &mut Registry) -> Result<Config> {
     // No default: two replicas of one name would both lead.
     let identity = flags
         .identity
@@ -137,17 +170,21 @@ async fn configure(client: &Client, flags: Flags) -> Result<Config> {
         let endpoint = flags
             .fakecloud_endpoint
             .context("--fakecloud-endpoint is missing")?;
-        let cluster = match flags.cluster_id {
-            Some(id) => id,
-            None => cluster_id(client).await?,
-        };
+        let cluster = cluster_id(client, flags.cluster_id.as_deref()).await?;
         let endpoint = endpoint.parse().context("--fakecloud-endpoint is no URL")?;
         providers.push(Arc::new(FakeCloud::new(&endpoint, cluster)?));
+    }
+    #[cfg(feature = "aws")]
+    if flags.providers.contains(&Name::Aws) {
+        let cluster = cluster_id(client, flags.cluster_id.as_deref()).await?;
+        providers.push(flags.aws.provider(cluster, registry).await?);
     }
     let default_provider = match flags.default_provider {
         DefaultProvider::None => None,
         DefaultProvider::Baremetal => Some(Name::Baremetal),
         DefaultProvider::Fake => Some(Name::Fake),
+        #[cfg(feature = "aws")]
+        DefaultProvider::Aws => Some(Name::Aws),
     };
     if let Some(name) = default_provider
         && !flags.providers.contains(&name)
@@ -160,6 +197,8 @@ async fn configure(client: &Client, flags: Flags) -> Result<Config> {
         default_provider: default_provider.map(|name| match name {
             Name::Baremetal => "baremetal".to_owned(),
             Name::Fake => "fake".to_owned(),
+            #[cfg(feature = "aws")]
+            Name::Aws => "aws".to_owned(),
         }),
         pools,
         node_selector: flags.node_selector,
@@ -175,7 +214,11 @@ async fn configure(client: &Client, flags: Flags) -> Result<Config> {
     })
 }
 
-async fn cluster_id(client: &Client) -> Result<String> {
+/// What tells this cluster from others in an account.
+async fn cluster_id(client: &Client, given: Option<&str>) -> Result<String> {
+    if let Some(id) = given {
+        return Ok(id.to_owned());
+    }
     let namespaces: Api<Namespace> = Api::all(client.clone());
     namespaces
         .get("kube-system")
@@ -185,7 +228,7 @@ async fn cluster_id(client: &Client) -> Result<String> {
         .context("namespace kube-system has no UID")
 }
 
-fn print_crds() -> Result<()> {
+fn crds() -> Result<String> {
     let mut text = String::new();
     for crd in [
         IPAddressPool::crd(),
@@ -195,6 +238,10 @@ fn print_crds() -> Result<()> {
         text.push_str("---\n");
         text.push_str(&serde_yaml_ng::to_string(&crd)?);
     }
+    Ok(text)
+}
+
+fn print(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         // The reader has had enough, as `head` has.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -208,4 +255,41 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .and_then(|number| number.parse().ok())
         .map(Duration::from_secs)
         .ok_or_else(|| format!("{text:?} is no duration; write for example 15s"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn flags_do_not_contradict_each_other() {
+        Flags::command().debug_assert();
+    }
+
+    #[cfg(feature = "aws")]
+    #[test]
+    fn flags_of_aws_are_read_and_mistakes_refused() {
+        let parse = |flags: &[&str]| {
+            let own = [
+                "herald-operator",
+                "--provider=aws",
+                "--default-provider=aws",
+            ];
+            Flags::try_parse_from(own.iter().chain(flags))
+        };
+        assert!(
+            parse(&[
+                "--aws-default-scheme=internet-facing",
+                "--aws-default-tags=team=shop,stage=prod",
+                "--aws-manage-backend-rules=false",
+                "--aws-replaced-load-balancer-delay=60s",
+            ])
+            .is_ok()
+        );
+        for wrong in ["--aws-default-scheme=public", "--aws-default-tags=shop"] {
+            assert!(parse(&[wrong]).is_err(), "{wrong}");
+        }
+    }
 }

@@ -3,6 +3,8 @@
 
 /// loadBalancerClass of addresses from pools, announced by the speakers.
 pub const CLASS_BARE_METAL: &str = "herald.dev/bare-metal";
+/// loadBalancerClass of AWS's Network Load Balancers.
+pub const CLASS_AWS_NLB: &str = "herald.dev/aws-nlb";
 /// loadBalancerClass of the pretend cloud.
 pub const CLASS_FAKE: &str = "herald.dev/fake";
 
@@ -25,6 +27,10 @@ pub const ANNOTATION_DRY_RUN: &str = "herald.dev/dry-run";
 /// Label of nodes that must not carry traffic from outside (the Kubernetes
 /// well-known label; its presence counts, whatever its value).
 pub const LABEL_EXCLUDE_NODE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// Label of nodes with their zone.
+pub const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
+/// Label of an `EndpointSlice` that names its Service.
+pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label of nodes: how many addresses a node is to have beside the others, 1 (the
 /// default) to 255.
 pub const LABEL_WEIGHT: &str = "herald.dev/weight";
@@ -44,5 +50,8 @@ pub const APP_SPEAKER: &str = "herald-speaker";
 
 /// Condition of a Service: whether its load balancer is ready for clients.
 pub const CONDITION_LOAD_BALANCER_READY: &str = "herald.dev/LoadBalancerReady";
+/// Condition of a Service: what is odd about its annotations, although it is served;
+/// not there where nothing is.
+pub const CONDITION_WARNINGS: &str = "herald.dev/Warnings";
 /// Condition of our own objects: whether they are in force as written.
 pub const CONDITION_VALID: &str = "Valid";

@@ -5,7 +5,7 @@
 //! ```text
 //!  [ServiceRequest] --wants--> [LoadBalancer] --has--> [Ingress] (status)
 //!        |                           |
-//!     [ServicePort]               targets --> [Node]  [Endpoint]
+//!     [ServicePort]               targets --> [Node]  [Endpoint]  [Backend]
 //! ```
 
 mod address;
@@ -14,9 +14,9 @@ mod node;
 mod service;
 
 pub use address::{AddressRange, InvalidAddressRange, IpFamily};
-pub use endpoint::Endpoint;
-pub use node::Node;
+pub use endpoint::{Backend, Endpoint, EndpointPort};
+pub use node::{Node, Taint};
 pub use service::{
-    Ingress, IngressPoint, IpFamilyPolicy, IpMode, Protocol, ServiceKey, ServicePort,
-    ServiceRequest, TrafficPolicy,
+    Ingress, IngressPoint, IngressPort, IpFamilyPolicy, IpMode, Protocol, ServiceKey, ServicePort,
+    ServiceReference, ServiceRequest, TargetPort, TrafficPolicy,
 };

@@ -24,6 +24,21 @@ pub struct Node {
     pub excluded: bool,
     /// `metadata.deletionTimestamp` is set.
     pub deleting: bool,
+    /// `spec.providerID`, such as `aws:///eu-central-1a/i-0123456789abcdef0`.
+    pub provider_id: Option<String>,
+    /// `spec.taints`.
+    pub taints: Vec<Taint>,
+    /// Label `topology.kubernetes.io/zone`.
+    pub zone: Option<String>,
+}
+
+/// One of `spec.taints[]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taint {
+    /// Its key.
+    pub key: String,
+    /// Its effect, such as `NoSchedule`.
+    pub effect: String,
 }
 
 impl Node {

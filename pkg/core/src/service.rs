@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::IpFamily;
+use crate::{Backend, IpFamily};
 
 /// Namespace and name of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,6 +66,17 @@ pub struct ServicePort {
     pub port: u16,
     /// `nodePort`; none with `allocateLoadBalancerNodePorts: false`.
     pub node_port: Option<u16>,
+    /// `targetPort`.
+    pub target_port: TargetPort,
+}
+
+/// `spec.ports[].targetPort`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TargetPort {
+    /// The same on all pods, 1 to 65535.
+    Number(u16),
+    /// A named port, which each pod may resolve to another number.
+    Name(String),
 }
 
 /// `spec.externalTrafficPolicy`.
@@ -119,8 +130,25 @@ pub struct ServiceRequest {
     pub traffic_policy: TrafficPolicy,
     /// `spec.healthCheckNodePort`, set by the API server with `Local`.
     pub health_check_node_port: Option<u16>,
+    /// `spec.loadBalancerSourceRanges`, as written.
+    pub source_ranges: Vec<String>,
     /// `status.loadBalancer.ingress` as it stands.
     pub ingress: Vec<Ingress>,
+}
+
+/// Another Service that a request refers to, such as one of a weighted action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceReference {
+    /// Its name; its namespace is that of the request.
+    pub name: String,
+    /// `spec.ports`.
+    pub ports: Vec<ServicePort>,
+    /// `spec.externalTrafficPolicy`.
+    pub traffic_policy: TrafficPolicy,
+    /// `spec.healthCheckNodePort`.
+    pub health_check_node_port: Option<u16>,
+    /// Its endpoints.
+    pub endpoints: Vec<Backend>,
 }
 
 /// `status.loadBalancer.ingress[].ipMode`.
@@ -150,6 +178,20 @@ pub struct Ingress {
     /// `ipMode`; only the API server's default (VIP) when none. The API
     /// allows it only beside `ip`.
     pub ip_mode: Option<IpMode>,
+    /// `ports`, where the load balancer has something to say of them.
+    pub ports: Vec<IngressPort>,
+}
+
+/// One of `status.loadBalancer.ingress[].ports[]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IngressPort {
+    /// What clients dial.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// What is wrong with it, in the form that the API demands of errors that are
+    /// not Kubernetes' own: `herald.dev/CertificateNotFound`.
+    pub error: Option<String>,
 }
 
 impl Ingress {
@@ -158,6 +200,7 @@ impl Ingress {
         Self {
             point: IngressPoint::Ip(address),
             ip_mode: Some(IpMode::Vip),
+            ports: Vec::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The leader's term: what exists is adopted, then every change is answered.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ const WORKERS: usize = 16;
 const POOL_STATUS_PERIOD: Duration = Duration::from_secs(1);
 /// Changes of nodes are gathered for this long.
 const NODE_SETTLE: Duration = Duration::from_millis(100);
+/// Changes of endpoints are gathered for this long.
+const ENDPOINT_SETTLE: Duration = Duration::from_millis(100);
 
 pub(crate) struct Controller {
     client: Client,
@@ -51,6 +53,8 @@ pub(crate) struct Controller {
     workers: JoinSet<Report>,
     nodes: Vec<Node>,
     nodes_due: Option<Instant>,
+    endpoints: HashSet<ServiceKey>,
+    endpoints_due: Option<Instant>,
     pools_due: Option<Instant>,
 }
 
@@ -72,6 +76,7 @@ impl Controller {
             services: stores.services.clone(),
             nodes: stores.nodes.clone(),
             namespaces: stores.namespaces.clone(),
+            endpoints: stores.endpoints.clone(),
             providers: config.providers,
             default_provider: config.default_provider,
             dry_run: config.dry_run,
@@ -91,6 +96,8 @@ impl Controller {
             workers: JoinSet::new(),
             nodes: Vec::new(),
             nodes_due: None,
+            endpoints: HashSet::new(),
+            endpoints_due: None,
             pools_due: None,
         }
     }
@@ -104,6 +111,7 @@ impl Controller {
             let wake = [
                 self.queue.next().filter(|_| self.workers.len() < WORKERS),
                 self.nodes_due,
+                self.endpoints_due,
                 self.pools_due,
             ]
             .into_iter()
@@ -122,6 +130,7 @@ impl Controller {
                 () = timer => {}
             }
             self.nodes_if_due();
+            self.endpoints_if_due();
             self.pools_if_due().await;
         }
         // What was begun is finished: an action under way is not cut off.
@@ -208,7 +217,15 @@ impl Controller {
         match pools.adopt(&uid, &key, &addresses) {
             Ok(()) => {
                 let provider = provider.to_owned();
-                self.tracked.insert(key, Tracked { uid, provider });
+                let depends = BTreeSet::new();
+                self.tracked.insert(
+                    key,
+                    Tracked {
+                        uid,
+                        provider,
+                        depends,
+                    },
+                );
             }
             Err(taken) => {
                 tracing::warn!(service = %key, "{taken}; this Service gets another address");
@@ -282,6 +299,12 @@ impl Controller {
                     self.queue.add(key, now);
                 }
             }
+            Change::Endpoints(key) => {
+                self.endpoints.insert(key);
+                if self.endpoints_due.is_none() {
+                    self.endpoints_due = Some(now + ENDPOINT_SETTLE);
+                }
+            }
             Change::Nodes => {
                 if self.nodes_due.is_none() {
                     self.nodes_due = Some(now + NODE_SETTLE);
@@ -335,6 +358,21 @@ impl Controller {
             .collect();
         for (key, tracked) in &self.tracked {
             if external.contains(tracked.provider.as_str()) {
+                self.queue.add(key.clone(), now);
+            }
+        }
+    }
+
+    fn endpoints_if_due(&mut self) {
+        let now = Instant::now();
+        if self.endpoints_due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.endpoints_due = None;
+        let changed = std::mem::take(&mut self.endpoints);
+        for (key, tracked) in &self.tracked {
+            let mut depends = tracked.depends.iter();
+            if depends.any(|name| changed.contains(&ServiceKey::new(&key.namespace, name))) {
                 self.queue.add(key.clone(), now);
             }
         }

@@ -13,6 +13,8 @@
 
 mod conditions;
 mod controller;
+mod endpoints;
+mod gates;
 mod heartbeat_keys;
 pub mod lease;
 mod metrics;
@@ -109,7 +111,8 @@ pub async fn run(
 /// Follows the API; returns when every list has been complete once.
 async fn follow(client: &Client, config: &Config) -> Result<stores::Stores, OperatorError> {
     check_node_selector(client, &config.node_selector).await?;
-    let stores = stores::Stores::start(client, &config.namespace, &config.node_selector);
+    let endpoints = config.providers.iter().any(|p| p.follows_endpoints());
+    let stores = stores::Stores::start(client, &config.namespace, &config.node_selector, endpoints);
     stores.ready().await;
     Ok(stores)
 }

@@ -1,31 +1,40 @@
 //! One Service, from what it asks for to what its status says.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use herald_api::convert;
 use herald_api::names::{ANNOTATION_DRY_RUN, FINALIZER};
-use herald_core::{Node, ServiceKey, ServiceRequest};
-use herald_provider::{Desired, DynProvider, Outcome, ProviderError, Status};
+use herald_core::{Backend, Node, ServiceKey, ServiceReference, ServiceRequest};
+use herald_provider::{Desired, DynProvider, Outcome, PodHealth, ProviderError, Status, Warning};
 use k8s_openapi::api::core::v1 as core_v1;
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource as _, ResourceExt as _};
 
 use crate::conditions::{self, Verdict};
 use crate::metrics::{Metrics, ReasonLabel};
-use crate::request;
 use crate::writer::{WriteError, Writer};
+use crate::{endpoints, gates, request};
 
 /// A provider that is slow without saying how long it takes is asked again
 /// after this long at the latest.
 const STALE_RETRY: Duration = Duration::from_millis(20);
+/// No event tells that a pod's containers became ready while its readiness gate is
+/// shut: it is asked for this often while there is such a pod.
+const GATE_POLL: Duration = Duration::from_secs(5);
+/// Services that another one refers to are not followed, unless they are load
+/// balancers too: their ports are read this often.
+const REFERENCE_POLL: Duration = Duration::from_mins(1);
 
 /// What every worker reads.
 pub(crate) struct Context {
     pub(crate) services: Store<Service>,
     pub(crate) nodes: Store<core_v1::Node>,
     pub(crate) namespaces: Store<Namespace>,
+    pub(crate) endpoints: Option<Store<EndpointSlice>>,
     pub(crate) providers: Vec<Arc<dyn DynProvider>>,
     pub(crate) default_provider: Option<String>,
     pub(crate) dry_run: bool,
@@ -39,6 +48,21 @@ pub(crate) struct Tracked {
     pub(crate) uid: String,
     /// Name of the provider.
     pub(crate) provider: String,
+    /// Services of its namespace whose endpoints it depends on.
+    pub(crate) depends: BTreeSet<String>,
+}
+
+/// What stands behind a Service.
+#[derive(Default)]
+struct Backing {
+    endpoints: Vec<Backend>,
+    references: Vec<ServiceReference>,
+    /// Type of the condition that its pods may wait for.
+    gate: Option<String>,
+    /// Pods that may wait for it.
+    pods: Vec<Pod>,
+    /// When to look again, as no event will tell.
+    recheck: Option<Duration>,
 }
 
 /// How work on a Service ended.
@@ -133,6 +157,7 @@ impl Context {
                         "loadBalancerClass {class:?} is served by nobody here; this operator serves {}",
                         known.join(", ")
                     ),
+                    warnings: None,
                 };
                 self.say(&service, &verdict).await
             }
@@ -264,6 +289,7 @@ impl Context {
             ready: false,
             reason: "DryRun",
             message: format!("would {}", steps.join("; then ")),
+            warnings: None,
         };
         match self.say(service, &verdict).await {
             Ok(()) => Next::Done(None),
@@ -306,6 +332,7 @@ impl Context {
                     ready: false,
                     reason: "InvalidRequest",
                     message: error.to_string(),
+                    warnings: None,
                 };
                 return self.say(&service, &verdict).await;
             }
@@ -323,19 +350,32 @@ impl Context {
         report.tracked = Some(Tracked {
             uid: request.uid.clone(),
             provider: provider.name().to_owned(),
+            depends: depends(provider.as_ref(), &request),
         });
         let current = request.ingress.clone();
-        let desired = self.desired(request);
+        let warnings = provider.warnings(&request);
+        let backing = self.backing(&service, &request, provider.as_ref()).await?;
+        let (gate, pods) = (backing.gate, backing.pods);
+        let desired = self.desired(request, backing.endpoints, backing.references);
         let verdict = match self.drive(provider.as_ref(), &desired, dry_run).await {
             Outcome::Settled(status) => {
-                report.next = Next::Done(status.recheck);
-                verdict_of(status)
+                let recheck = match &gate {
+                    Some(gate) => {
+                        self.open(&service, gate, pods, &desired, &status.pods)
+                            .await
+                    }
+                    None => None,
+                };
+                let rechecks = [status.recheck, backing.recheck, recheck];
+                report.next = Next::Done(rechecks.into_iter().flatten().min());
+                verdict_of(status, warnings)
             }
             Outcome::Planned(steps) => Verdict {
                 ingress: current.clone(),
                 ready: false,
                 reason: "DryRun",
                 message: format!("would {}", steps.join("; then ")),
+                warnings: Some(warnings),
             },
             Outcome::Refused(refusal) => {
                 report.waiting = true;
@@ -348,6 +388,7 @@ impl Context {
                     ready: false,
                     reason: refusal.reason,
                     message: refusal.message,
+                    warnings: Some(warnings),
                 }
             }
             Outcome::Failed(error) => return Err(self.failed(Some(&service), &error).await),
@@ -365,7 +406,149 @@ impl Context {
         Ok(())
     }
 
-    fn desired(&self, service: ServiceRequest) -> Desired {
+    /// Reads what stands behind a Service, as far as its provider needs it.
+    async fn backing(
+        &self,
+        service: &Service,
+        request: &ServiceRequest,
+        provider: &dyn DynProvider,
+    ) -> Result<Backing, Next> {
+        let mut backing = Backing::default();
+        if provider.needs_endpoints(request) {
+            backing.endpoints = self.endpoints_of(&request.key);
+        }
+        for name in provider.references(request) {
+            let key = ServiceKey::new(&request.key.namespace, name);
+            backing.references.extend(self.reference(&key).await?);
+            backing.recheck = Some(REFERENCE_POLL);
+        }
+        backing.gate = provider.readiness_gate(request);
+        if let Some(gate) = backing.gate.clone() {
+            self.mark_gated(service, &gate, &mut backing).await?;
+        }
+        Ok(backing)
+    }
+
+    fn endpoints_of(&self, key: &ServiceKey) -> Vec<Backend> {
+        self.endpoints
+            .as_ref()
+            .map(|slices| endpoints::of(key, &slices.state()))
+            .unwrap_or_default()
+    }
+
+    /// A Service that another one refers to, if it exists.
+    async fn reference(&self, key: &ServiceKey) -> Result<Option<ServiceReference>, Next> {
+        let spec = self.find(key).await?.and_then(|service| service.spec);
+        Ok(spec.map(|spec| ServiceReference {
+            name: key.name.clone(),
+            ports: request::ports(&spec),
+            traffic_policy: convert::traffic_policy(&spec),
+            health_check_node_port: request::health_check_node_port(&spec),
+            endpoints: self.endpoints_of(key),
+        }))
+    }
+
+    /// Finds out which endpoints are not ready only because the load balancer has not
+    /// opened their gate yet. In the steady state all are ready, and no pod is read.
+    async fn mark_gated(
+        &self,
+        service: &Service,
+        gate: &str,
+        backing: &mut Backing,
+    ) -> Result<(), Next> {
+        let waiting = |b: &Backend| !b.endpoint.ready && !b.endpoint.terminating && b.pod.is_some();
+        if !backing.endpoints.iter().any(waiting) {
+            return Ok(());
+        }
+        backing.pods = self.pods(service).await?;
+        for backend in backing.endpoints.iter_mut().filter(|b| waiting(b)) {
+            let pod = backing
+                .pods
+                .iter()
+                .find(|pod| Some(&pod.name_any()) == backend.pod.as_ref());
+            backend.awaits_gate = pod.is_some_and(|pod| gates::awaits(pod, gate));
+        }
+        if backing.pods.iter().any(|pod| gates::has(pod, gate)) {
+            backing.recheck = Some(
+                backing
+                    .recheck
+                    .map_or(GATE_POLL, |other| other.min(GATE_POLL)),
+            );
+        }
+        Ok(())
+    }
+
+    /// The pods of a Service; none where it has no selector.
+    async fn pods(&self, service: &Service) -> Result<Vec<Pod>, Next> {
+        let selector = service
+            .spec
+            .iter()
+            .flat_map(|spec| spec.selector.iter().flatten());
+        let selector: Vec<String> = selector
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        if selector.is_empty() {
+            return Ok(Vec::new());
+        }
+        let namespace = service.namespace().unwrap_or_default();
+        let pods = self.writer.pods(&namespace, &selector.join(",")).await;
+        pods.map_err(|error| {
+            tracing::warn!(service = %crate::stores::key_of(service), %error, "reading pods");
+            Next::Failed(None)
+        })
+    }
+
+    /// Tells pods how they stand as targets, and when to look again if that did not
+    /// succeed. A pod that is ready and healthy has heard it already.
+    async fn open(
+        &self,
+        service: &Service,
+        gate: &str,
+        mut pods: Vec<Pod>,
+        desired: &Desired,
+        health: &[PodHealth],
+    ) -> Option<Duration> {
+        let Desired::Present { endpoints, .. } = desired else {
+            return None;
+        };
+        let ready = |pod: &str| {
+            let own = |b: &&Backend| b.pod.as_deref() == Some(pod);
+            endpoints.iter().find(own).is_some_and(|b| b.endpoint.ready)
+        };
+        let news: Vec<&PodHealth> = health
+            .iter()
+            .filter(|h| !(h.healthy && ready(&h.pod)))
+            .collect();
+        if news.is_empty() {
+            return None;
+        }
+        if pods.is_empty() {
+            match self.pods(service).await {
+                Ok(found) => pods = found,
+                Err(_) => return Some(GATE_POLL),
+            }
+        }
+        let mut recheck = None;
+        for health in news {
+            let pod = pods.iter().find(|pod| pod.name_any() == health.pod);
+            let patch = pod.and_then(|pod| Some((pod, gates::change(pod, gate, health)?)));
+            let Some((pod, patch)) = patch else {
+                continue;
+            };
+            if let Err(error) = self.writer.pod_conditions(pod, &patch).await {
+                tracing::warn!(pod = health.pod, %error, "writing a pod's condition");
+                recheck = Some(GATE_POLL);
+            }
+        }
+        recheck
+    }
+
+    fn desired(
+        &self,
+        service: ServiceRequest,
+        endpoints: Vec<Backend>,
+        references: Vec<ServiceReference>,
+    ) -> Desired {
         let mut nodes: Vec<Node> = self
             .nodes
             .state()
@@ -373,7 +556,12 @@ impl Context {
             .map(|node| convert::node(node))
             .collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        Desired::Present { service, nodes }
+        Desired::Present {
+            service,
+            nodes,
+            endpoints,
+            references,
+        }
     }
 
     async fn drive(&self, provider: &dyn DynProvider, desired: &Desired, dry_run: bool) -> Outcome {
@@ -391,30 +579,42 @@ impl Context {
         let (reason, at_least) = match error {
             ProviderError::Conflict(_) => ("Conflict", None),
             ProviderError::Throttled { retry_after, .. } => ("Throttled", *retry_after),
+            ProviderError::Waiting {
+                reason, recheck, ..
+            } => (*reason, Some(*recheck)),
             ProviderError::Failed { reason, .. } => (*reason, None),
         };
+        let waiting = matches!(error, ProviderError::Waiting { .. });
         let label = ReasonLabel {
             reason: reason.to_owned(),
         };
-        self.metrics.reconcile_errors.get_or_create(&label).inc();
+        if !waiting {
+            self.metrics.reconcile_errors.get_or_create(&label).inc();
+        }
         if self.writer.check().is_err() {
             return Next::Failed(None);
         }
-        tracing::warn!(
+        if !waiting {
+            tracing::warn!(
             service = service.map(|s| format!("{}/{}", s.namespace().unwrap_or_default(), s.name_any())),
             reason,
             %error,
             "a provider's call failed; it is tried again"
-        );
+            );
+        }
         if let Some(service) = service {
             let verdict = Verdict {
                 ingress: request::current(service),
                 ready: false,
                 reason,
                 message: error.to_string(),
+                warnings: None,
             };
             // What matters is the retry, which tells of this write too.
             let _ = self.say(service, &verdict).await;
+        }
+        if waiting {
+            return Next::Done(at_least);
         }
         Next::Failed(at_least)
     }
@@ -428,15 +628,16 @@ impl Context {
             .service_status(service, &change)
             .await
             .map_err(|error| written(service, error))?;
+        let about = service.object_ref(&());
+        for warning in &change.warnings {
+            self.writer
+                .event(&about, true, warning.reason, &warning.message)
+                .await;
+        }
         if change.news {
             let warning = !verdict.ready && !matches!(verdict.reason, "Provisioning" | "DryRun");
             self.writer
-                .event(
-                    &service.object_ref(&()),
-                    warning,
-                    verdict.reason,
-                    &verdict.message,
-                )
+                .event(&about, warning, verdict.reason, &verdict.message)
                 .await;
         }
         Ok(())
@@ -451,12 +652,23 @@ impl Context {
     }
 }
 
-fn verdict_of(status: Status) -> Verdict {
+/// Services whose endpoints a Service's load balancer depends on, itself among them.
+fn depends(provider: &dyn DynProvider, request: &ServiceRequest) -> BTreeSet<String> {
+    let own = provider
+        .needs_endpoints(request)
+        .then(|| request.key.name.clone());
+    own.into_iter()
+        .chain(provider.references(request))
+        .collect()
+}
+
+fn verdict_of(status: Status, warnings: Vec<Warning>) -> Verdict {
     Verdict {
         ingress: status.ingress,
         ready: status.ready,
         reason: status.reason,
         message: status.message,
+        warnings: Some(warnings),
     }
 }
 

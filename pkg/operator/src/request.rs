@@ -9,9 +9,11 @@ use herald_api::names::{
     ANNOTATION_METALLB_LOAD_BALANCER_IPS,
 };
 use herald_core::{
-    Ingress, IngressPoint, IpFamily, IpFamilyPolicy, IpMode, Protocol, ServicePort, ServiceRequest,
+    Ingress, IngressPoint, IngressPort, IpFamily, IpFamilyPolicy, IpMode, ServicePort,
+    ServiceRequest, TargetPort,
 };
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 use thiserror::Error;
 
@@ -56,12 +58,16 @@ pub(crate) fn parse(
         requested_pool,
         ports: ports(&spec),
         traffic_policy: convert::traffic_policy(&spec),
-        health_check_node_port: spec
-            .health_check_node_port
-            .and_then(|port| u16::try_from(port).ok())
-            .filter(|port| *port != 0),
+        health_check_node_port: health_check_node_port(&spec),
+        source_ranges: spec.load_balancer_source_ranges.unwrap_or_default(),
         ingress: current(service),
     })
+}
+
+pub(crate) fn health_check_node_port(spec: &ServiceSpec) -> Option<u16> {
+    spec.health_check_node_port
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port != 0)
 }
 
 fn families(spec: &ServiceSpec) -> Vec<IpFamily> {
@@ -82,23 +88,26 @@ fn families(spec: &ServiceSpec) -> Vec<IpFamily> {
     }
 }
 
-fn ports(spec: &ServiceSpec) -> Vec<ServicePort> {
+pub(crate) fn ports(spec: &ServiceSpec) -> Vec<ServicePort> {
     spec.ports
         .iter()
         .flatten()
         .filter_map(|port| {
             Some(ServicePort {
                 name: port.name.clone().unwrap_or_default(),
-                protocol: match port.protocol.as_deref() {
-                    Some("UDP") => Protocol::Udp,
-                    Some("SCTP") => Protocol::Sctp,
-                    _ => Protocol::Tcp,
-                },
+                protocol: convert::protocol(port.protocol.as_deref()),
                 port: u16::try_from(port.port).ok()?,
                 node_port: port
                     .node_port
                     .and_then(|port| u16::try_from(port).ok())
                     .filter(|port| *port != 0),
+                target_port: match &port.target_port {
+                    Some(IntOrString::String(name)) => TargetPort::Name(name.clone()),
+                    Some(IntOrString::Int(number)) => {
+                        TargetPort::Number(u16::try_from(*number).ok()?)
+                    }
+                    None => TargetPort::Number(u16::try_from(port.port).ok()?),
+                },
             })
         })
         .collect()
@@ -184,7 +193,23 @@ fn ingress(ingress: &LoadBalancerIngress) -> Option<Ingress> {
         Some("Proxy") => Some(IpMode::Proxy),
         _ => None,
     };
-    Some(Ingress { point, ip_mode })
+    let ports = ingress
+        .ports
+        .iter()
+        .flatten()
+        .filter_map(|port| {
+            Some(IngressPort {
+                port: u16::try_from(port.port).ok()?,
+                protocol: convert::protocol(Some(&port.protocol)),
+                error: port.error.clone(),
+            })
+        })
+        .collect();
+    Some(Ingress {
+        point,
+        ip_mode,
+        ports,
+    })
 }
 
 #[cfg(test)]

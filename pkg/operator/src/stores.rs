@@ -4,9 +4,11 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 use futures::StreamExt as _;
+use herald_api::names::LABEL_SERVICE_NAME;
 use herald_api::{IPAddressPool, Retry};
 use herald_core::ServiceKey;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -24,6 +26,8 @@ pub(crate) enum Change {
     Pools,
     Nodes,
     Namespaces,
+    /// Endpoints of a Service.
+    Endpoints(ServiceKey),
 }
 
 /// What the operator knows of the cluster.
@@ -32,12 +36,19 @@ pub(crate) struct Stores {
     pub(crate) pools: Store<IPAddressPool>,
     pub(crate) nodes: Store<Node>,
     pub(crate) namespaces: Store<Namespace>,
+    /// Only where a provider needs them.
+    pub(crate) endpoints: Option<Store<EndpointSlice>>,
     pub(crate) changes: mpsc::UnboundedReceiver<Change>,
 }
 
 impl Stores {
-    /// Starts following the API.
-    pub(crate) fn start(client: &Client, namespace: &str, node_selector: &str) -> Self {
+    /// Starts following the API; endpoints only if they are needed.
+    pub(crate) fn start(
+        client: &Client,
+        namespace: &str,
+        node_selector: &str,
+        endpoints: bool,
+    ) -> Self {
         let (sender, changes) = mpsc::unbounded_channel();
         let all = watcher::Config::default;
         let services = follow(
@@ -65,11 +76,29 @@ impl Stores {
         let namespaces = follow(Api::all(client.clone()), all(), &sender, |event| {
             settled(event).then_some(Change::Namespaces)
         });
+        let endpoints = endpoints.then(|| {
+            follow_trimmed(
+                Api::all(client.clone()),
+                // Slices of others, such as those of Endpoints that people made.
+                all().labels(LABEL_SERVICE_NAME),
+                trim,
+                &sender,
+                |event| match event {
+                    Event::Apply(slice) | Event::Delete(slice) => {
+                        service_of(slice).map(Change::Endpoints)
+                    }
+                    // What changed while the watch was away is not known.
+                    Event::InitDone => Some(Change::Services),
+                    Event::Init | Event::InitApply(_) => None,
+                },
+            )
+        });
         Self {
             services,
             pools,
             nodes,
             namespaces,
+            endpoints,
             changes,
         }
     }
@@ -83,12 +112,40 @@ impl Stores {
             self.nodes.wait_until_ready(),
             self.namespaces.wait_until_ready(),
         );
+        if let Some(endpoints) = &self.endpoints {
+            let _ = endpoints.wait_until_ready().await;
+        }
     }
 }
 
 /// Namespace and name of a Service.
 pub(crate) fn key_of(service: &Service) -> ServiceKey {
     ServiceKey::new(service.namespace().unwrap_or_default(), service.name_any())
+}
+
+/// The Service that a slice belongs to.
+pub(crate) fn service_of(slice: &EndpointSlice) -> Option<ServiceKey> {
+    let name = slice.labels().get(LABEL_SERVICE_NAME)?;
+    Some(ServiceKey::new(slice.namespace()?, name))
+}
+
+/// Takes from a slice what nobody here reads: there may be thousands.
+fn trim(slice: &mut EndpointSlice) {
+    slice.annotations_mut().clear();
+    slice
+        .labels_mut()
+        .retain(|key, _| key == LABEL_SERVICE_NAME);
+    slice.metadata.owner_references = None;
+    for endpoint in &mut slice.endpoints {
+        endpoint.hints = None;
+        endpoint.deprecated_topology = None;
+        endpoint.hostname = None;
+        if let Some(target) = &mut endpoint.target_ref {
+            target.uid = None;
+            target.namespace = None;
+            target.resource_version = None;
+        }
+    }
 }
 
 /// Whether the store is whole after this event.
@@ -106,13 +163,30 @@ where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Clone + Debug + Eq + Hash + Unpin,
 {
+    follow_trimmed(api, config, |_| {}, changes, change)
+}
+
+fn follow_trimmed<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    trim: impl Fn(&mut K) + Send + 'static,
+    changes: &mpsc::UnboundedSender<Change>,
+    change: impl Fn(&Event<K>) -> Option<Change> + Send + 'static,
+) -> Store<K>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Default + Clone + Debug + Eq + Hash + Unpin,
+{
     let (store, writer) = reflector::store();
     let changes = changes.clone();
     tokio::spawn(async move {
         let events = watcher(api, config)
             .backoff(Retry::default())
             // Never read, and often the largest part of an object.
-            .modify(|object| object.managed_fields_mut().clear())
+            .modify(move |object| {
+                object.managed_fields_mut().clear();
+                trim(object);
+            })
             .reflect(writer);
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {

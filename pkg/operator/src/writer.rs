@@ -4,8 +4,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use herald_api::names::{FIELD_MANAGER, FINALIZER};
-use k8s_openapi::api::core::v1::{ObjectReference, Service};
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::Serialize;
@@ -173,6 +173,32 @@ impl Writer {
         Api::<Service>::namespaced(self.client.clone(), namespace)
             .get_opt(name)
             .await
+    }
+
+    /// The pods that a selector picks, perhaps a moment old: it is for the many reads
+    /// of a rollout, which the API server answers from its cache.
+    pub(crate) async fn pods(
+        &self,
+        namespace: &str,
+        selector: &str,
+    ) -> Result<Vec<Pod>, kube::Error> {
+        let parameters = ListParams::default().labels(selector).match_any();
+        let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
+        Ok(api.list(&parameters).await?.items)
+    }
+
+    /// Changes conditions of a pod, by their type.
+    pub(crate) async fn pod_conditions(&self, pod: &Pod, patch: &Value) -> Result<(), WriteError> {
+        let namespace = pod.namespace().unwrap_or_default();
+        let api = Api::<Pod>::namespaced(self.client.clone(), &namespace);
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..Default::default()
+        };
+        self.fenced(api.patch_status(&pod.name_any(), &parameters, &Patch::Strategic(patch)))
+            .await?;
+        self.metrics.status_writes.inc();
+        Ok(())
     }
 
     /// Writes an event about an object. That it could not be written is no

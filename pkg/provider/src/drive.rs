@@ -2,8 +2,9 @@
 //! do, and hides the provider's types from the operator.
 
 use async_trait::async_trait;
+use herald_core::ServiceRequest;
 
-use crate::{Desired, Provider, ProviderError, Refusal, Status};
+use crate::{Desired, Provider, ProviderError, Refusal, Status, Warning};
 
 /// More rounds than any honest plan needs: past it the provider and its plan
 /// disagree, and the Service waits for its back-off rather than spin.
@@ -31,6 +32,16 @@ pub trait DynProvider: Send + Sync + 'static {
     fn class(&self) -> &'static str;
     /// See [`Provider::external`].
     fn external(&self) -> bool;
+    /// See [`Provider::follows_endpoints`].
+    fn follows_endpoints(&self) -> bool;
+    /// See [`Provider::needs_endpoints`].
+    fn needs_endpoints(&self, service: &ServiceRequest) -> bool;
+    /// See [`Provider::references`].
+    fn references(&self, service: &ServiceRequest) -> Vec<String>;
+    /// See [`Provider::readiness_gate`].
+    fn readiness_gate(&self, service: &ServiceRequest) -> Option<String>;
+    /// See [`Provider::warnings`].
+    fn warnings(&self, service: &ServiceRequest) -> Vec<Warning>;
     /// Observes, plans and applies until there is nothing left to do. `fence`
     /// is asked before each action: an error stops the run (the leader lease
     /// is gone, or the process ends). With `dry_run` nothing is applied.
@@ -54,6 +65,26 @@ impl<P: Provider> DynProvider for P {
 
     fn external(&self) -> bool {
         Provider::external(self)
+    }
+
+    fn follows_endpoints(&self) -> bool {
+        Provider::follows_endpoints(self)
+    }
+
+    fn needs_endpoints(&self, service: &ServiceRequest) -> bool {
+        Provider::needs_endpoints(self, service)
+    }
+
+    fn references(&self, service: &ServiceRequest) -> Vec<String> {
+        Provider::references(self, service)
+    }
+
+    fn readiness_gate(&self, service: &ServiceRequest) -> Option<String> {
+        Provider::readiness_gate(self, service)
+    }
+
+    fn warnings(&self, service: &ServiceRequest) -> Vec<Warning> {
+        Provider::warnings(self, service)
     }
 
     async fn reconcile(

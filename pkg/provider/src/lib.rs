@@ -20,7 +20,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use herald_core::{Ingress, Node, ServiceKey, ServiceRequest};
+use herald_core::{Backend, Ingress, Node, ServiceKey, ServiceReference, ServiceRequest};
 use thiserror::Error;
 
 pub use drive::{DynProvider, Outcome};
@@ -38,6 +38,11 @@ pub enum Desired {
         service: ServiceRequest,
         /// Nodes that may carry its traffic, by name.
         nodes: Vec<Node>,
+        /// Its endpoints, by address; empty where the provider does not need them
+        /// ([`Provider::needs_endpoints`]).
+        endpoints: Vec<Backend>,
+        /// Services that [`Provider::references`] named and that exist, by name.
+        references: Vec<ServiceReference>,
     },
     /// Nothing: the Service is gone, or no longer ours.
     Absent {
@@ -80,6 +85,32 @@ pub struct Status {
     pub message: String,
     /// Look again after this long, where no event will tell of progress.
     pub recheck: Option<Duration>,
+    /// How its pods stand as targets, where the provider knows of pods; for their
+    /// readiness gates ([`Provider::readiness_gate`]).
+    pub pods: Vec<PodHealth>,
+}
+
+/// What a load balancer thinks of a pod that is a target of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodHealth {
+    /// Its name; its namespace is the Service's.
+    pub pod: String,
+    /// Whether the load balancer would send traffic to it.
+    pub healthy: bool,
+    /// Reason of the pod's condition, `CamelCase`.
+    pub reason: String,
+    /// Message of the pod's condition.
+    pub message: String,
+}
+
+/// Something about a request that does not keep it from being served, such as an
+/// annotation that nobody knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Reason of the event, `CamelCase`.
+    pub reason: &'static str,
+    /// What is odd and what to do.
+    pub message: String,
 }
 
 /// A request that can't be met as it stands. It is told to the user and tried
@@ -108,6 +139,17 @@ pub enum ProviderError {
         message: String,
         /// How long to wait, if it said so.
         retry_after: Option<Duration>,
+    },
+    /// Something takes its time, and how long is known: looked at again then,
+    /// without a back-off that grows.
+    #[error("{message}")]
+    Waiting {
+        /// Reason of the condition, `CamelCase`.
+        reason: &'static str,
+        /// What is waited for.
+        message: String,
+        /// When to look again.
+        recheck: Duration,
     },
     /// Anything else that may pass: tried again with back-off.
     #[error("{reason}: {message}")]
@@ -138,6 +180,37 @@ pub trait Provider: Send + Sync + 'static {
     /// Whether it makes things outside the cluster, so that a Service needs
     /// the finalizer `herald.dev/cleanup`.
     fn external(&self) -> bool;
+
+    /// Whether it ever needs endpoints: they are followed only then.
+    fn follows_endpoints(&self) -> bool {
+        false
+    }
+
+    /// Whether it needs the endpoints of this Service, which is then looked at anew
+    /// when they change.
+    fn needs_endpoints(&self, service: &ServiceRequest) -> bool {
+        let _ = service;
+        false
+    }
+
+    /// Names of other Services in its namespace whose ports and endpoints it needs.
+    fn references(&self, service: &ServiceRequest) -> Vec<String> {
+        let _ = service;
+        Vec::new()
+    }
+
+    /// Type of the condition by which this Service's load balancer tells a pod
+    /// that it is in service; pods that name it in `spec.readinessGates` wait for it.
+    fn readiness_gate(&self, service: &ServiceRequest) -> Option<String> {
+        let _ = service;
+        None
+    }
+
+    /// What is odd about a request, although it is served.
+    fn warnings(&self, service: &ServiceRequest) -> Vec<Warning> {
+        let _ = service;
+        Vec::new()
+    }
 
     /// What exists now for this Service.
     async fn observe(&self, desired: &Desired) -> Result<Self::Observed, ProviderError>;

@@ -4,7 +4,9 @@ use std::fmt::Debug;
 use std::net::IpAddr;
 
 use futures::StreamExt as _;
-use herald_api::names::{ANNOTATION_REBALANCE, APP_SPEAKER, CLASS_BARE_METAL, LABEL_APP_NAME};
+use herald_api::names::{
+    ANNOTATION_REBALANCE, APP_SPEAKER, CLASS_BARE_METAL, LABEL_APP_NAME, LABEL_SERVICE_NAME,
+};
 use herald_api::{IPAddressPool, L2Advertisement, L2Interface, L2Status, Retry, convert};
 use herald_core::ServiceKey;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -21,9 +23,6 @@ use crate::index::{
 };
 use crate::table::Step;
 use crate::{Config, chain};
-
-/// Label of an `EndpointSlice` that names its Service.
-const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Changes under way to the index; a watch waits when it is full.
 const BACKLOG: usize = 256;

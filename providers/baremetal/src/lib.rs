@@ -194,6 +194,7 @@ impl Provider for BareMetal {
             reason: "AddressAssigned",
             message: describe(addresses),
             recheck: None,
+            pods: Vec::new(),
         }
     }
 }

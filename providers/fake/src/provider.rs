@@ -80,7 +80,7 @@ impl Provider for FakeCloud {
     }
 
     fn plan(&self, desired: &Desired, observed: &Observed) -> Result<Vec<Action>, Refusal> {
-        let Desired::Present { service, nodes } = desired else {
+        let Desired::Present { service, nodes, .. } = desired else {
             return Ok(away(observed));
         };
         let keep = kept(observed);
@@ -188,6 +188,8 @@ mod tests {
         Desired::Present {
             service,
             nodes: vec![node(1)],
+            endpoints: Vec::new(),
+            references: Vec::new(),
         }
     }
 

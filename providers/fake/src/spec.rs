@@ -152,7 +152,7 @@ fn health_check(service: &ServiceRequest, listeners: &[Listener]) -> Result<Heal
 
 #[cfg(test)]
 pub mod tests {
-    use herald_core::{IpFamilyPolicy, ServiceKey};
+    use herald_core::{IpFamilyPolicy, ServiceKey, TargetPort};
 
     use super::*;
 
@@ -170,6 +170,7 @@ pub mod tests {
             ports: vec![port(80, Protocol::Tcp), port(53, Protocol::Udp)],
             traffic_policy: TrafficPolicy::Cluster,
             health_check_node_port: None,
+            source_ranges: Vec::new(),
             ingress: Vec::new(),
         }
     }
@@ -180,6 +181,7 @@ pub mod tests {
             protocol,
             port,
             node_port: Some(30000 + port),
+            target_port: TargetPort::Number(port),
         }
     }
 
@@ -195,6 +197,9 @@ pub mod tests {
             network_unavailable: false,
             excluded: false,
             deleting: false,
+            provider_id: None,
+            taints: Vec::new(),
+            zone: None,
         }
     }
 

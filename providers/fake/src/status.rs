@@ -21,6 +21,7 @@ pub fn status(observed: &Observed) -> Status {
             reason: "NotFound",
             message: "the Service has no load balancer in the cloud".to_owned(),
             recheck: None,
+            pods: Vec::new(),
         },
     }
 }
@@ -78,6 +79,7 @@ fn of(is: &LoadBalancer) -> Status {
         reason,
         message,
         recheck,
+        pods: Vec::new(),
     }
 }
 
@@ -92,6 +94,7 @@ pub fn ingress(is: &LoadBalancer) -> Vec<Ingress> {
         (AddressType::Hostname, Some(hostname)) => vec![Ingress {
             point: IngressPoint::Hostname(hostname.clone()),
             ip_mode: None,
+            ports: Vec::new(),
         }],
         _ => is
             .addresses
@@ -99,6 +102,7 @@ pub fn ingress(is: &LoadBalancer) -> Vec<Ingress> {
             .map(|address| Ingress {
                 point: IngressPoint::Ip(*address),
                 ip_mode: Some(IpMode::Proxy),
+                ports: Vec::new(),
             })
             .collect(),
     }
@@ -162,6 +166,7 @@ mod tests {
             [Ingress {
                 point: IngressPoint::Hostname("web.cloud.test".into()),
                 ip_mode: None,
+                ports: Vec::new(),
             }]
         );
     }

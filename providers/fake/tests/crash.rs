@@ -191,7 +191,7 @@ impl Case {
 
     fn check(&self, server: &Server, what: &str) {
         let exist = existing(server);
-        let Some(Desired::Present { service, nodes }) = self.script.wishes.last() else {
+        let Some(Desired::Present { service, nodes, .. }) = self.script.wishes.last() else {
             assert!(exist.is_empty(), "leaked: {what}: {exist:?}");
             return;
         };

@@ -36,6 +36,7 @@ fn service(name: &str, families: &[IpFamily]) -> ServiceRequest {
         ports: Vec::new(),
         traffic_policy: TrafficPolicy::Cluster,
         health_check_node_port: None,
+        source_ranges: Vec::new(),
         ingress: Vec::new(),
     }
 }

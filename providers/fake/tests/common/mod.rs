@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use herald_core::{
-    IpFamily, IpFamilyPolicy, Node, Protocol, ServiceKey, ServicePort, ServiceRequest,
+    IpFamily, IpFamilyPolicy, Node, Protocol, ServiceKey, ServicePort, ServiceRequest, TargetPort,
     TrafficPolicy,
 };
 use herald_fake::FakeCloud;
@@ -52,6 +52,7 @@ pub fn present(nodes: std::ops::Range<u8>) -> (ServiceRequest, Vec<Node>) {
         protocol,
         port: 8080,
         node_port: Some(30080),
+        target_port: TargetPort::Number(8080),
     };
     let service = ServiceRequest {
         key: ServiceKey::new("default", "web"),
@@ -66,6 +67,7 @@ pub fn present(nodes: std::ops::Range<u8>) -> (ServiceRequest, Vec<Node>) {
         ports: vec![port(Protocol::Tcp), port(Protocol::Udp)],
         traffic_policy: TrafficPolicy::Cluster,
         health_check_node_port: None,
+        source_ranges: Vec::new(),
         ingress: Vec::new(),
     };
     let nodes = nodes
@@ -77,6 +79,9 @@ pub fn present(nodes: std::ops::Range<u8>) -> (ServiceRequest, Vec<Node>) {
             network_unavailable: false,
             excluded: false,
             deleting: false,
+            provider_id: None,
+            taints: Vec::new(),
+            zone: None,
         })
         .collect();
     (service, nodes)
@@ -84,7 +89,12 @@ pub fn present(nodes: std::ops::Range<u8>) -> (ServiceRequest, Vec<Node>) {
 
 /// The same as something to reconcile.
 pub fn desired((service, nodes): (ServiceRequest, Vec<Node>)) -> Desired {
-    Desired::Present { service, nodes }
+    Desired::Present {
+        service,
+        nodes,
+        endpoints: Vec::new(),
+        references: Vec::new(),
+    }
 }
 
 /// The Service of [`present`] is gone.

@@ -1,0 +1,272 @@
+//! The operator dies, or a call fails, at every single call of create, update, replace
+//! and delete. Whatever happens, in the end there is exactly what should be.
+//!
+//! Exhaustive by construction: a script is run once without a fault and its calls are
+//! counted; then once more for every one of them and every way to spoil it. The short
+//! form spoils with deaths and lost answers; `HERALD_CRASH=full` with all else too.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{absent, annotate, drive, nodes, port, present, provider, service};
+use herald_aws::Aws;
+use herald_core::Ingress;
+use herald_fakeaws::{Config, Effect, FakeAws, Fault, Matching, Phase, ResourceKind, Snapshot};
+use herald_provider::Desired;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// Nothing takes that long.
+const STUCK: Duration = Duration::from_mins(2);
+
+/// What happens to a Service, one wish after the other.
+#[derive(Clone)]
+struct Script {
+    name: &'static str,
+    wishes: Vec<Desired>,
+}
+
+fn scripts() -> Vec<Script> {
+    let first = || present(service("web"), nodes(2));
+    // Everything that can change in place does.
+    let second = || {
+        let mut web = service("web");
+        web.ports = vec![port(80, 30_080), port(443, 30_443)];
+        web.source_ranges = vec!["10.1.0.0/16".into()];
+        annotate(
+            &mut web,
+            "aws-load-balancer-attributes",
+            "load_balancing.cross_zone.enabled=true",
+        );
+        annotate(
+            &mut web,
+            "aws-load-balancer-target-group-attributes",
+            "deregistration_delay.timeout_seconds=30",
+        );
+        annotate(
+            &mut web,
+            "aws-load-balancer-additional-resource-tags",
+            "team=web",
+        );
+        annotate(&mut web, "aws-load-balancer-healthcheck-interval", "20");
+        present(web, nodes(3))
+    };
+    // Nothing of this can be changed in place.
+    let other = || {
+        let mut web = service("web");
+        web.ports = vec![port(80, 30_081)];
+        annotate(&mut web, "aws-load-balancer-scheme", "internet-facing");
+        present(web, nodes(2))
+    };
+    let script = |name, wishes| Script { name, wishes };
+    vec![
+        script("create", vec![first()]),
+        script("update", vec![first(), second()]),
+        script("replace", vec![first(), other()]),
+        script("delete", vec![first(), absent("web")]),
+        script(
+            "delete-while-replacing",
+            vec![first(), other(), absent("web")],
+        ),
+    ]
+}
+
+/// How a call is spoilt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spoil {
+    /// The operator dies before the call arrives, or after its work and before the
+    /// answer; its successor goes on, or the wish has changed meanwhile.
+    Kill(Phase, bool),
+    /// The connection is cut.
+    Cut(Phase),
+    /// AWS fails.
+    Fail(Phase),
+    /// AWS throttles.
+    Throttle,
+}
+
+fn spoils() -> Vec<Spoil> {
+    use Phase::{After, Before};
+    let short = vec![
+        Spoil::Kill(Before, false),
+        Spoil::Kill(After, false),
+        Spoil::Kill(After, true),
+        Spoil::Cut(After),
+    ];
+    let full = [
+        Spoil::Kill(Before, true),
+        Spoil::Cut(Before),
+        Spoil::Fail(Before),
+        Spoil::Fail(After),
+        Spoil::Throttle,
+    ];
+    if std::env::var("HERALD_CRASH").as_deref() == Ok("full") {
+        short.into_iter().chain(full).collect()
+    } else {
+        short
+    }
+}
+
+async fn start() -> FakeAws {
+    FakeAws::start(Config::stopped()).await.unwrap()
+}
+
+fn with_ingress(wish: &Desired, ingress: &[Ingress]) -> Desired {
+    let mut wish = wish.clone();
+    if let Desired::Present { service, .. } = &mut wish {
+        service.ingress = ingress.to_vec();
+    }
+    wish
+}
+
+/// Fulfils all wishes, one after the other.
+async fn play(fake: &FakeAws, provider: &Aws, wishes: &[Desired], ingress: &mut Vec<Ingress>) {
+    for wish in wishes {
+        let quiet = drive(fake, provider, &with_ingress(wish, ingress)).await;
+        *ingress = quiet.ingress;
+    }
+}
+
+/// How many calls a script makes that nobody spoils.
+async fn calls(script: &Script) -> u64 {
+    let fake = start().await;
+    let before = fake.snapshot();
+    let mut ingress = Vec::new();
+    play(&fake, &provider(&fake), &script.wishes, &mut ingress).await;
+    check(&fake, &before, script, "no fault");
+    let calls = fake.counts().total();
+    fake.stop().await;
+    calls
+}
+
+/// Names the case when it panics.
+struct Named<'a>(&'a str);
+
+impl Drop for Named<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("failed: {}", self.0);
+        }
+    }
+}
+
+/// Runs a case; false if the call was never made.
+async fn case(script: &Script, spoil: Spoil, nth: u64) -> bool {
+    let what = format!("{} with {spoil:?} at call {nth}", script.name);
+    let _named = Named(&what);
+    let fake = start().await;
+    let before = fake.snapshot();
+    let run = async {
+        match spoil {
+            Spoil::Kill(phase, moves_on) => killed(&fake, script, nth, phase, moves_on).await,
+            Spoil::Cut(phase) => spoilt(&fake, script, nth, Effect::Cut, phase).await,
+            Spoil::Throttle => spoilt(&fake, script, nth, Effect::Throttle, Phase::Before).await,
+            Spoil::Fail(phase) => {
+                let effect = Effect::Error {
+                    status: 500,
+                    code: "InternalFailure".into(),
+                    message: "a fault".into(),
+                };
+                spoilt(&fake, script, nth, effect, phase).await
+            }
+        }
+    };
+    let Ok(reached) = timeout(STUCK, run).await else {
+        panic!("stuck: {what}");
+    };
+    check(&fake, &before, script, &what);
+    fake.stop().await;
+    reached
+}
+
+async fn spoilt(fake: &FakeAws, script: &Script, nth: u64, effect: Effect, phase: Phase) -> bool {
+    let mut fault = Fault::once(Matching::any(), effect).skip(nth);
+    fault.phase = phase;
+    fake.inject(fault);
+    play(fake, &provider(fake), &script.wishes, &mut Vec::new()).await;
+    fake.counts().total() > nth
+}
+
+async fn killed(fake: &FakeAws, script: &Script, nth: u64, phase: Phase, moves_on: bool) -> bool {
+    let mut crash = fake.crash_at(Matching::any(), nth, phase);
+    let mut ingress = Vec::new();
+    let mut wishes = &script.wishes[..];
+    let first = provider(fake);
+    while let [wish, rest @ ..] = wishes {
+        let desired = with_ingress(wish, &ingress);
+        tokio::select! {
+            quiet = drive(fake, &first, &desired) => ingress = quiet.ingress,
+            () = crash.reached() => break,
+        }
+        wishes = rest;
+    }
+    let reached = crash.was_reached();
+    fake.revive();
+    if moves_on && wishes.len() > 1 {
+        wishes = &wishes[1..];
+    }
+    play(fake, &provider(fake), wishes, &mut ingress).await;
+    reached
+}
+
+/// Exactly what the last wish asks for is there.
+fn check(fake: &FakeAws, before: &Snapshot, script: &Script, what: &str) {
+    let after = fake.snapshot();
+    let new: Vec<String> = after
+        .since(before)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let Some(Desired::Present { service, nodes, .. }) = script.wishes.last() else {
+        assert!(new.is_empty(), "leaked: {what}: {new:#?}");
+        return;
+    };
+    let count = |kind| after.count(kind) - before.count(kind);
+    let ports = service.ports.len();
+    let is = (
+        count(ResourceKind::LoadBalancer),
+        count(ResourceKind::TargetGroup),
+        count(ResourceKind::Listener),
+        count(ResourceKind::SecurityGroup),
+        count(ResourceKind::Target),
+    );
+    assert_eq!(
+        is,
+        (1, ports, ports, 2, ports * nodes.len()),
+        "{what}: {new:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_of_every_plan() {
+    let mut cases = 0;
+    for script in scripts() {
+        let calls = timeout(STUCK, calls(&script)).await.unwrap();
+        let mut runs = JoinSet::new();
+        for spoil in spoils() {
+            if matches!(spoil, Spoil::Kill(_, true)) && script.wishes.len() < 2 {
+                continue;
+            }
+            // How often AWS is asked whether it is done is a matter of time: so a few
+            // more.
+            for nth in 0..calls + 4 {
+                if runs.len() >= 8 {
+                    cases += usize::from(runs.join_next().await.unwrap().unwrap());
+                }
+                let script = script.clone();
+                runs.spawn(async move { case(&script, spoil, nth).await });
+            }
+        }
+        while let Some(run) = runs.join_next().await {
+            cases += usize::from(run.unwrap());
+        }
+        println!("{}: {calls} calls", script.name);
+    }
+    println!("figure aws/crash/cases {cases} cases");
+    println!("figure aws/crash/leaked 0 resources");
+    assert!(
+        cases > 300,
+        "only {cases} cases: the walk is not what it says"
+    );
+}
