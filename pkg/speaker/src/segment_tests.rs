@@ -458,6 +458,8 @@ fn a_host_that_has_our_address_is_told_of() {
     run(async {
         let mut speaker = Speaker::on_segment().await;
         speaker.note().await;
+        // Found to be free, and in use.
+        must(&format!("{ARPING} {VIP}")).await;
         must(&format!("ip -n other addr add {VIP}/32 dev lan0")).await;
         let claims = format!("ip netns exec other arping -q -U -c 5 -I lan0 {VIP}");
         let claiming = tokio::spawn(async move { shell(&claims).await });
