@@ -40,7 +40,7 @@ pub struct L2StatusStatus {
     pub segments: Vec<L2Segment>,
     /// How many addresses the node owns.
     #[serde(default)]
-    pub owned: u32,
+    pub owned: i32,
     /// The addresses that the node owns.
     #[serde(default)]
     pub addresses: Vec<L2Address>,

@@ -138,7 +138,7 @@ impl Board {
             })
             .collect();
         addresses.sort_by(|a, b| (&a.interface, &a.address).cmp(&(&b.interface, &b.address)));
-        let owned = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+        let owned = i32::try_from(addresses.len()).unwrap_or(i32::MAX);
         addresses.truncate(MOST_ADDRESSES);
         Some(L2StatusStatus {
             interfaces: interfaces.iter().map(interface).collect(),
