@@ -134,6 +134,9 @@ pub(crate) struct Segment {
     yielding: BTreeSet<IpAddr>,
     /// Addresses that no node had before, and since when.
     fresh: BTreeMap<IpAddr, Instant>,
+    /// Addresses that this node has announced. After a flap of its link they may
+    /// seem to be nobody's, while another node still answers for them.
+    had: BTreeSet<IpAddr>,
     /// Addresses of others of which this node checks that they are answered for.
     check: BTreeSet<IpAddr>,
     traps: Traps,
@@ -181,6 +184,7 @@ impl Segment {
             beats: Beats::new(&interface, common.metrics.clone()),
             traps: Traps::new(common.node.clone(), interface.index, interface.name.clone()),
             fresh: BTreeMap::new(),
+            had: BTreeSet::new(),
             check: BTreeSet::new(),
             look_at: Instant::now() + LOOK_SOON,
             detour: Detour::open(),
@@ -418,6 +422,9 @@ impl Segment {
         let (Some(before), Some(view)) = (before, self.view.as_deref()) else {
             return;
         };
+        let vips = view.groups.values().flatten();
+        let there: BTreeSet<IpAddr> = vips.map(|vip| vip.0).collect();
+        self.had.retain(|address| there.contains(address));
         for group in self.holding.keys() {
             let known = before.groups.get(group).map_or(&[][..], Vec::as_slice);
             let vips = view.groups.get(group).into_iter().flatten();
@@ -808,7 +815,8 @@ impl Segment {
         let addresses = self.addresses(group).to_vec();
         for vip in &addresses {
             self.yielding.remove(&vip.0);
-            if cause == Cause::Vacant {
+            let first = self.had.insert(vip.0);
+            if first && cause == Cause::Vacant {
                 self.fresh.insert(vip.0, now);
             }
         }
