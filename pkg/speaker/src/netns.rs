@@ -75,15 +75,24 @@ pub(crate) async fn must(command: &str) -> String {
 
 /// Waits until a command's output holds a text.
 pub(crate) async fn until(command: &str, text: &str) {
+    until_is(command, text, true).await;
+}
+
+/// Waits until a command's output no longer holds a text.
+pub(crate) async fn until_not(command: &str, text: &str) {
+    until_is(command, text, false).await;
+}
+
+async fn until_is(command: &str, text: &str, there: bool) {
     let mut output = String::new();
     for _ in 0..200 {
         output = shell(command).await.1;
-        if output.contains(text) {
+        if output.contains(text) == there {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("{command}: no {text:?} in: {output}");
+    panic!("{command}: {text:?} there: {}, in: {output}", !there);
 }
 
 pub(crate) fn run(test: impl Future<Output = ()>) {

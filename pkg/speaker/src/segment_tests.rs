@@ -3,9 +3,7 @@
 //! own. Each test runs itself again inside; nothing is left when it ends.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
 use std::net::IpAddr;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,11 +23,11 @@ use crate::duties::{
 };
 use crate::events::Note;
 use crate::metrics::{InterfaceLabel, Metrics, ReasonLabel};
+use crate::netns::{inside, must, run, shell, until, until_not};
 use crate::port::{Plan, Port, PortEvent};
 use crate::report::{Report, SegmentStatus};
 use crate::segment::Common;
 
-const INSIDE: &str = "HERALD_TEST_INSIDE_NAMESPACE";
 const LIMIT: Duration = Duration::from_secs(10);
 const VIP: &str = "10.20.100.0";
 const VIP6: &str = "fd20::1:0";
@@ -60,87 +58,6 @@ const SEGMENT: &str = "
     ip -n client addr add fd20::1/64 dev lan0 nodad
     ip -n other addr add 10.20.0.2/16 dev lan0
 ";
-
-/// Whether we are in a namespace made for the test `name`; if not, makes one
-/// and runs the test there.
-fn inside(name: &str) -> bool {
-    if env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let unshare = |command: &mut Command| {
-        command.args([
-            "--map-root-user",
-            "--net",
-            "--mount",
-            "--fork",
-            "--kill-child",
-            "--",
-        ]);
-    };
-    let mut probe = Command::new("unshare");
-    unshare(&mut probe);
-    match probe
-        .args(["mount", "-t", "tmpfs", "none", "/run"])
-        .output()
-    {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => {
-            eprintln!(
-                "skipped: no namespaces: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-            return false;
-        }
-        Err(error) => {
-            eprintln!("skipped: no unshare(1): {error}");
-            return false;
-        }
-    }
-    let mut again = Command::new("unshare");
-    unshare(&mut again);
-    let status = again
-        .arg(env::current_exe().unwrap())
-        .args(["--exact", "--nocapture", &format!("segment_tests::{name}")])
-        .env(INSIDE, "1")
-        .status()
-        .unwrap();
-    assert!(status.success(), "{name} failed in its namespace");
-    false
-}
-
-/// Runs a shell command; its output and whether it went well.
-async fn shell(command: &str) -> (bool, String) {
-    let output = tokio::process::Command::new("sh")
-        .args(["-c", command])
-        .output()
-        .await
-        .unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (
-        output.status.success(),
-        String::from_utf8_lossy(&text).into_owned(),
-    )
-}
-
-/// Runs a shell command that must go well.
-async fn must(command: &str) -> String {
-    let (well, text) = shell(command).await;
-    assert!(well, "{command}: {text}");
-    text
-}
-
-/// Waits until a command's output holds (or no longer holds) a text.
-async fn until(command: &str, text: &str, there: bool) {
-    let mut output = String::new();
-    for _ in 0..200 {
-        output = shell(command).await.1;
-        if output.contains(text) == there {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{command}: {text:?} there: {}, in: {output}", !there);
-}
 
 struct Speaker {
     decided: watch::Sender<Decided>,
@@ -266,14 +183,6 @@ fn decided(number: u64, vips: &[&str]) -> Decided {
     }
 }
 
-fn run(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(test);
-}
-
 const ARPING: &str = "ip netns exec client arping -q -f -w 2 -I lan0";
 const NDISC6: &str = "ip netns exec client ndisc6 -q -1 -r 1 -w 1000";
 /// `other` takes the address and announces it, as a successor does.
@@ -283,7 +192,7 @@ const SUCCEED: &str = "ip -n other addr add 10.20.100.0/32 dev lan0 &&
 
 #[test]
 fn hosts_find_our_addresses_and_are_kept_off_them() {
-    if !inside("hosts_find_our_addresses_and_are_kept_off_them") {
+    if !inside("segment_tests::hosts_find_our_addresses_and_are_kept_off_them") {
         return;
     }
     run(async {
@@ -301,15 +210,15 @@ fn hosts_find_our_addresses_and_are_kept_off_them() {
         let (free, _) = shell(&format!("{ARPING} -D {VIP}")).await;
         assert!(!free, "a probe for our address was not answered");
         must(&format!("ip -n client addr add {VIP6}/64 dev lan0")).await;
-        until("ip -n client -6 addr show dev lan0", "dadfailed", true).await;
+        until("ip -n client -6 addr show dev lan0", "dadfailed").await;
         must(&format!("ip -n client addr del {VIP6}/64 dev lan0")).await;
         let (ours, _) = shell(&format!("{ARPING} 10.20.100.1")).await;
         assert!(!ours, "another address was answered for");
 
         // The switch, which snoops, knows of the group.
-        until("ip -6 maddr show dev lan0", "ff02::1:ff01:0", true).await;
+        until("ip -6 maddr show dev lan0", "ff02::1:ff01:0").await;
         speaker.decided.send_replace(decided(2, &[]));
-        until("ip -6 maddr show dev lan0", "ff02::1:ff01:0", false).await;
+        until_not("ip -6 maddr show dev lan0", "ff02::1:ff01:0").await;
         let (ours, _) = shell(&format!("{ARPING} {VIP}")).await;
         assert!(!ours, "answered after it was withdrawn");
     });
@@ -317,7 +226,7 @@ fn hosts_find_our_addresses_and_are_kept_off_them() {
 
 #[test]
 fn hosts_learn_of_another_hardware_address_at_once() {
-    if !inside("hosts_learn_of_another_hardware_address_at_once") {
+    if !inside("segment_tests::hosts_learn_of_another_hardware_address_at_once") {
         return;
     }
     run(async {
@@ -326,9 +235,9 @@ fn hosts_learn_of_another_hardware_address_at_once() {
         // The address is nobody's, so only the neighbour entry is looked at.
         shell(&format!("ip netns exec client ping -c 1 -W 1 {VIP}")).await;
         let neighbors = format!("ip -n client neigh show {VIP}");
-        until(&neighbors, MAC, true).await;
+        until(&neighbors, MAC).await;
         must(&format!("ip link set lan0 address {OTHER_MAC}")).await;
-        until(&neighbors, OTHER_MAC, true).await;
+        until(&neighbors, OTHER_MAC).await;
         // A link that comes back is told of too.
         must("ip -n client neigh flush all; ip link set lan0 down").await;
         must("ip link set lan0 up").await;
@@ -338,7 +247,7 @@ fn hosts_learn_of_another_hardware_address_at_once() {
 
 #[test]
 fn an_address_is_answered_for_until_its_successor_is_heard() {
-    if !inside("an_address_is_answered_for_until_its_successor_is_heard") {
+    if !inside("segment_tests::an_address_is_answered_for_until_its_successor_is_heard") {
         return;
     }
     run(async {
@@ -380,7 +289,7 @@ fn an_address_is_answered_for_until_its_successor_is_heard() {
 
 #[test]
 fn without_a_successor_we_stop_at_once() {
-    if !inside("without_a_successor_we_stop_at_once") {
+    if !inside("segment_tests::without_a_successor_we_stop_at_once") {
         return;
     }
     run(async {
@@ -394,7 +303,7 @@ fn without_a_successor_we_stop_at_once() {
 
 #[test]
 fn a_link_that_is_down_owns_nothing_and_one_that_is_back_does() {
-    if !inside("a_link_that_is_down_owns_nothing_and_one_that_is_back_does") {
+    if !inside("segment_tests::a_link_that_is_down_owns_nothing_and_one_that_is_back_does") {
         return;
     }
     run(async {
@@ -413,13 +322,13 @@ fn a_link_that_is_down_owns_nothing_and_one_that_is_back_does() {
 
 #[test]
 fn heartbeats_are_sent_and_those_of_strangers_have_no_effect() {
-    if !inside("heartbeats_are_sent_and_those_of_strangers_have_no_effect") {
+    if !inside("segment_tests::heartbeats_are_sent_and_those_of_strangers_have_no_effect") {
         return;
     }
     run(async {
         let mut speaker = Speaker::on_segment().await;
         speaker.note().await;
-        until("ip maddr show dev lan0", "224.0.0.254", true).await;
+        until("ip maddr show dev lan0", "224.0.0.254").await;
         let label = InterfaceLabel {
             interface: "lan0".into(),
         };
@@ -452,7 +361,7 @@ fn heartbeats_are_sent_and_those_of_strangers_have_no_effect() {
 
 #[test]
 fn a_host_that_has_our_address_is_told_of() {
-    if !inside("a_host_that_has_our_address_is_told_of") {
+    if !inside("segment_tests::a_host_that_has_our_address_is_told_of") {
         return;
     }
     run(async {
