@@ -936,18 +936,30 @@ impl Shared {
         unset: &BTreeSet<String>,
     ) -> Done {
         let arn = self.load_balancer(named)?;
-        if !set.is_empty() {
-            self.about(&arn, self.client.add_tags(caller, &arn, set).await)?;
-        }
-        if !unset.is_empty() {
-            let keys: Vec<String> = unset.iter().cloned().collect();
-            self.about(&arn, self.client.remove_tags(caller, &arn, &keys).await)?;
-        }
+        self.write_tags(caller, &arn, set, unset).await?;
         self.account()
             .load_balancers
             .wrote(&arn, Instant::now(), |is| {
                 change_tags(is.tags.get_or_insert_default(), set, unset);
             });
+        Ok(())
+    }
+
+    /// Sets and removes tags of a load balancer or target group in AWS.
+    async fn write_tags(
+        &self,
+        caller: Caller<'_>,
+        arn: &str,
+        set: &Tags,
+        unset: &BTreeSet<String>,
+    ) -> Done {
+        if !set.is_empty() {
+            self.about(arn, self.client.add_tags(caller, arn, set).await)?;
+        }
+        if !unset.is_empty() {
+            let keys: Vec<String> = unset.iter().cloned().collect();
+            self.about(arn, self.client.remove_tags(caller, arn, &keys).await)?;
+        }
         Ok(())
     }
 
@@ -1026,13 +1038,7 @@ impl Shared {
         unset: &BTreeSet<String>,
     ) -> Done {
         let arn = self.target_group(named)?;
-        if !set.is_empty() {
-            self.about(&arn, self.client.add_tags(caller, &arn, set).await)?;
-        }
-        if !unset.is_empty() {
-            let keys: Vec<String> = unset.iter().cloned().collect();
-            self.about(&arn, self.client.remove_tags(caller, &arn, &keys).await)?;
-        }
+        self.write_tags(caller, &arn, set, unset).await?;
         self.account()
             .target_groups
             .wrote(&arn, Instant::now(), |is| {

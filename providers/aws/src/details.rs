@@ -6,7 +6,7 @@ use std::time::Instant;
 use herald_provider::ProviderError;
 
 use crate::client::{CallError, Caller};
-use crate::cloud::LoadBalancerDetail;
+use crate::cloud::{LoadBalancerDetail, TargetGroupDetail};
 use crate::observe::spread;
 use crate::observed::{Adoption, Observed, Want};
 use crate::provider::Shared;
@@ -197,19 +197,7 @@ impl Shared {
     /// Reads attributes and targets of the wanted target groups that exist, unless they
     /// are known.
     async fn read_target_groups(&self, caller: Caller<'_>, want: &Want) -> Result<(), CallError> {
-        let unread: Vec<String> = {
-            let account = self.account();
-            want.spec
-                .target_groups
-                .iter()
-                .filter_map(|group| account.target_group_named(&group.name))
-                .map(|group| group.arn.clone())
-                .filter(|arn| {
-                    let detail = account.target_group_details.get(arn);
-                    detail.is_none_or(|detail| detail.attributes.is_none())
-                })
-                .collect()
-        };
+        let unread = self.unread_target_groups(want, |detail| detail.attributes.is_none());
         for arn in unread {
             let attributes = self.client.target_group_attributes(caller, &arn).await?;
             let mut account = self.account();
@@ -222,20 +210,26 @@ impl Shared {
         self.read_targets(caller, want).await
     }
 
+    /// The wanted target groups that exist, and of which what is asked for is not known.
+    fn unread_target_groups(
+        &self,
+        want: &Want,
+        is_unread: impl Fn(&TargetGroupDetail) -> bool,
+    ) -> Vec<String> {
+        let account = self.account();
+        let groups = want.spec.target_groups.iter();
+        groups
+            .filter_map(|group| account.target_group_named(&group.name))
+            .map(|group| group.arn.clone())
+            .filter(|arn| {
+                let detail = account.target_group_details.get(arn);
+                detail.is_none_or(&is_unread)
+            })
+            .collect()
+    }
+
     async fn read_targets(&self, caller: Caller<'_>, want: &Want) -> Result<(), CallError> {
-        let unread: Vec<String> = {
-            let account = self.account();
-            want.spec
-                .target_groups
-                .iter()
-                .filter_map(|group| account.target_group_named(&group.name))
-                .map(|group| group.arn.clone())
-                .filter(|arn| {
-                    let detail = account.target_group_details.get(arn);
-                    detail.is_none_or(|detail| detail.targets.is_none())
-                })
-                .collect()
-        };
+        let unread = self.unread_target_groups(want, |detail| detail.targets.is_none());
         for arn in unread {
             let targets = self.registered(caller, &arn).await?;
             let mut account = self.account();
