@@ -247,7 +247,8 @@ impl Shared {
         let health = self.client.target_health(caller, arn).await?;
         Ok(health
             .into_iter()
-            .filter(|target| !target.state.contains("draining"))
+            // `unhealthy.draining` is registered all the same.
+            .filter(|target| target.state != "draining")
             .map(|target| target.target)
             .collect())
     }

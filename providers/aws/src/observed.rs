@@ -9,7 +9,7 @@ use herald_provider::Refusal;
 use crate::cloud::{
     Listener, LoadBalancer, LoadBalancerDetail, SecurityGroup, TargetGroup, TargetGroupDetail,
 };
-use crate::spec::Spec;
+use crate::spec::{Spec, Target};
 
 /// What exists for one Service, and what should.
 #[derive(Clone, Debug)]
@@ -50,6 +50,11 @@ pub struct Observed {
     /// Whether the targets behind `current` are as healthy as those behind what it
     /// replaces; none where nothing is to be replaced.
     pub healthy: Option<bool>,
+    /// How targets do behind listeners that pass from one target group to another, by
+    /// the groups' ARNs; empty where none does.
+    pub group_health: BTreeMap<String, GroupHealth>,
+    /// ARNs of listeners for which AWS takes no weights.
+    pub unweighted: BTreeSet<String>,
     /// Load balancers that can't be deleted while they are protected.
     pub protected: BTreeSet<String>,
     /// Now, in seconds of Unix time.
@@ -123,4 +128,20 @@ pub struct HaveGroup {
     pub detail: TargetGroupDetail,
     /// It bears the Service's tags, or the record says that it is the Service's.
     pub ours: bool,
+    /// Ids of targets that this cluster registered, where other clusters register some
+    /// too.
+    pub listed: Option<BTreeSet<String>>,
+}
+
+/// How the targets of a group do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupHealth {
+    /// Registered and not draining.
+    pub serving: BTreeSet<Target>,
+    /// One of them is healthy.
+    pub healthy: bool,
+    /// One of them has not been judged yet.
+    pub initial: bool,
+    /// Some drain.
+    pub draining: bool,
 }

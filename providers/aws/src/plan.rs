@@ -7,6 +7,7 @@ mod away;
 mod backend;
 mod balancer;
 mod groups;
+pub(crate) mod handover;
 mod listeners;
 mod replace;
 mod targets;
@@ -69,17 +70,30 @@ fn towards(observed: &Observed, want: &Want) -> Result<Vec<Step>, Refusal> {
     let targets = targets::steps(observed, spec, &mut steps)?;
     listeners::steps(observed, spec, current, &mut steps);
     steps.extend(targets);
-    steps.extend(targets::unused(observed, spec));
+    let kept = if current.is_some() {
+        handover::kept(observed, spec)
+    } else {
+        Vec::new()
+    };
+    let passing = !kept.is_empty();
+    steps.extend(targets::unused(observed, spec, &kept));
     groups::keep_clients_out(observed, spec, &mut steps);
     backend::keep_out(observed, spec, &mut steps);
-    let done = steps.is_empty();
+    let done = steps.is_empty() && !passing;
     replace::steps(observed, want, done, &mut steps);
-    with_records(observed, want, current.is_some(), &mut steps);
+    let settled = !passing && balancer::settled(observed, spec);
+    with_records(observed, want, current.is_some(), settled, &mut steps);
     Ok(steps)
 }
 
 /// Adds the steps that keep the records true: off before, on after.
-fn with_records(observed: &Observed, want: &Want, current: bool, steps: &mut Vec<Step>) {
+fn with_records(
+    observed: &Observed,
+    want: &Want,
+    current: bool,
+    settled: bool,
+    steps: &mut Vec<Step>,
+) {
     let spec = &want.spec;
     let targets = record::targets(spec, &want.nodes);
     let about_targets = steps.iter().any(Step::is_about_targets);
@@ -117,10 +131,7 @@ fn with_records(observed: &Observed, want: &Want, current: bool, steps: &mut Vec
     }
     // What is being gathered is not applied yet.
     let pending = observed.gather.is_some() && targets == Targets::Own;
-    if (recorded || is != Some(want.record.as_str()))
-        && !pending
-        && balancer::settled(observed, spec)
-    {
+    if (recorded || is != Some(want.record.as_str())) && !pending && settled {
         steps.push(Step::WriteRecord {
             load_balancer: name,
             record: want.record.clone(),

@@ -71,6 +71,8 @@ pub(crate) struct Memory {
     pub(crate) protected: BTreeSet<String>,
     /// Services whose record is not to be trusted before all is read.
     pub(crate) distrusted: HashSet<String>,
+    /// Listeners for which AWS takes no weights.
+    pub(crate) unweighted: BTreeSet<String>,
     /// What this process registered in groups that others use too.
     pub(crate) registered: HashMap<String, BTreeSet<crate::spec::Target>>,
 }

@@ -59,12 +59,23 @@ fn scripts() -> Vec<Script> {
         annotate(&mut web, "aws-load-balancer-scheme", "internet-facing");
         present(web, nodes(2))
     };
+    // Its target group can't be changed in place.
+    let at = |node_port: u16| {
+        let mut web = service("web");
+        web.ports = vec![port(80, node_port)];
+        present(web, nodes(2))
+    };
     let script = |name, wishes| Script { name, wishes };
     vec![
         script("create", vec![first()]),
         script("update", vec![first(), second()]),
         script("replace", vec![first(), other()]),
+        script("replace-target-group", vec![at(30_080), at(30_081)]),
         script("delete", vec![first(), absent("web")]),
+        script(
+            "delete-while-handing-over",
+            vec![at(30_080), at(30_081), absent("web")],
+        ),
         script(
             "delete-while-replacing",
             vec![first(), other(), absent("web")],
@@ -134,7 +145,8 @@ async fn calls(script: &Script) -> u64 {
     let before = fake.snapshot();
     let mut ingress = Vec::new();
     play(&fake, &provider(&fake), &script.wishes, &mut ingress).await;
-    check(&fake, &before, script, "no fault");
+    let found = check(&fake, &before, script, "no fault");
+    assert!(found.wrong.is_none(), "{:?}", found.wrong);
     let calls = fake.counts().total();
     fake.stop().await;
     calls
@@ -151,8 +163,19 @@ impl Drop for Named<'_> {
     }
 }
 
-/// Runs a case; false if the call was never made.
-async fn case(script: &Script, spoil: Spoil, nth: u64) -> bool {
+/// What a case has left.
+#[derive(Debug, Default)]
+struct Found {
+    /// The call that was to be spoilt was made.
+    reached: bool,
+    /// Resources that nobody asked for.
+    leaked: usize,
+    /// What is not as it should be.
+    wrong: Option<String>,
+}
+
+/// Runs a case.
+async fn case(script: &Script, spoil: Spoil, nth: u64) -> Found {
     let what = format!("{} with {spoil:?} at call {nth}", script.name);
     let _named = Named(&what);
     let fake = start().await;
@@ -175,9 +198,9 @@ async fn case(script: &Script, spoil: Spoil, nth: u64) -> bool {
     let Ok(reached) = timeout(STUCK, run).await else {
         panic!("stuck: {what}");
     };
-    check(&fake, &before, script, &what);
+    let found = check(&fake, &before, script, &what);
     fake.stop().await;
-    reached
+    Found { reached, ..found }
 }
 
 async fn spoilt(fake: &FakeAws, script: &Script, nth: u64, effect: Effect, phase: Phase) -> bool {
@@ -210,8 +233,8 @@ async fn killed(fake: &FakeAws, script: &Script, nth: u64, phase: Phase, moves_o
     reached
 }
 
-/// Exactly what the last wish asks for is there.
-fn check(fake: &FakeAws, before: &Snapshot, script: &Script, what: &str) {
+/// Whether exactly what the last wish asks for is there.
+fn check(fake: &FakeAws, before: &Snapshot, script: &Script, what: &str) -> Found {
     let after = fake.snapshot();
     let new: Vec<String> = after
         .since(before)
@@ -219,28 +242,50 @@ fn check(fake: &FakeAws, before: &Snapshot, script: &Script, what: &str) {
         .map(ToString::to_string)
         .collect();
     let Some(Desired::Present { service, nodes, .. }) = script.wishes.last() else {
-        assert!(new.is_empty(), "leaked: {what}: {new:#?}");
-        return;
+        return Found {
+            leaked: new.len(),
+            wrong: (!new.is_empty()).then(|| format!("{what}: {new:#?}")),
+            ..Found::default()
+        };
     };
-    let count = |kind| after.count(kind) - before.count(kind);
     let ports = service.ports.len();
-    let is = (
-        count(ResourceKind::LoadBalancer),
-        count(ResourceKind::TargetGroup),
-        count(ResourceKind::Listener),
-        count(ResourceKind::SecurityGroup),
-        count(ResourceKind::Target),
-    );
-    assert_eq!(
-        is,
-        (1, ports, ports, 2, ports * nodes.len()),
-        "{what}: {new:#?}"
-    );
+    let wanted = [
+        (ResourceKind::LoadBalancer, 1),
+        (ResourceKind::TargetGroup, ports),
+        (ResourceKind::Listener, ports),
+        (ResourceKind::SecurityGroup, 2),
+        (ResourceKind::Target, ports * nodes.len()),
+    ];
+    let mut found = Found::default();
+    for (kind, wanted) in wanted {
+        let is = after.count(kind) - before.count(kind);
+        found.leaked += is.saturating_sub(wanted);
+        if is != wanted {
+            found.wrong = Some(format!("{what}: {is} of {kind:?}, not {wanted}: {new:#?}"));
+        }
+    }
+    found
+}
+
+/// Adds up what cases have left.
+#[derive(Default)]
+struct Sum {
+    cases: usize,
+    leaked: usize,
+    wrong: Vec<String>,
+}
+
+impl Sum {
+    fn add(&mut self, found: Found) {
+        self.cases += usize::from(found.reached);
+        self.leaked += found.leaked;
+        self.wrong.extend(found.wrong);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_of_every_plan() {
-    let mut cases = 0;
+    let mut sum = Sum::default();
     for script in scripts() {
         let calls = timeout(STUCK, calls(&script)).await.unwrap();
         let mut runs = JoinSet::new();
@@ -252,21 +297,23 @@ async fn every_call_of_every_plan() {
             // more.
             for nth in 0..calls + 4 {
                 if runs.len() >= 8 {
-                    cases += usize::from(runs.join_next().await.unwrap().unwrap());
+                    sum.add(runs.join_next().await.unwrap().unwrap());
                 }
                 let script = script.clone();
                 runs.spawn(async move { case(&script, spoil, nth).await });
             }
         }
         while let Some(run) = runs.join_next().await {
-            cases += usize::from(run.unwrap());
+            sum.add(run.unwrap());
         }
         println!("{}: {calls} calls", script.name);
     }
-    println!("figure aws/crash/cases {cases} cases");
-    println!("figure aws/crash/leaked 0 resources");
+    println!("figure aws/crash/cases {} cases", sum.cases);
+    println!("figure aws/crash/leaked {} resources", sum.leaked);
+    assert!(sum.wrong.is_empty(), "{}", sum.wrong.join("\n"));
     assert!(
-        cases > 300,
-        "only {cases} cases: the walk is not what it says"
+        sum.cases > 300,
+        "only {} cases: the walk is not what it says",
+        sum.cases
     );
 }

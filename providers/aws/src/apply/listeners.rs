@@ -10,6 +10,16 @@ use crate::spec::Listener;
 use super::known::defaults;
 use super::{Done, Failure, gone};
 
+/// How AWS refuses several target groups, or their weights.
+const WEIGHTLESS: &[&str] = &[
+    "ValidationError",
+    "InvalidConfigurationRequest",
+    "InvalidLoadBalancerAction",
+    "UnsupportedOperation",
+    "UnsupportedFeature",
+    "OperationNotPermitted",
+];
+
 impl Shared {
     pub(super) fn settings(
         &self,
@@ -84,6 +94,33 @@ impl Shared {
         });
         self.forwards(&arn);
         Ok(())
+    }
+
+    /// Regions of some partitions know no weights behind a Network Load Balancer: there
+    /// the listener changes at once.
+    pub(super) async fn hand_over(
+        &self,
+        caller: Caller<'_>,
+        load_balancer: &Named,
+        listener: &str,
+        spec: &Listener,
+        groups: &[Named],
+    ) -> Done {
+        let done = self
+            .modify_listener(caller, load_balancer, listener, spec, groups)
+            .await;
+        match done {
+            Err(Failure::Call(error)) if error.is(WEIGHTLESS) => {
+                tracing::warn!(
+                    listener,
+                    %error,
+                    "AWS takes no weights here; the listener changes at once"
+                );
+                self.memory().unweighted.insert(listener.to_owned());
+                Err(Failure::Replan(error.to_string()))
+            }
+            done => done,
+        }
     }
 
     pub(super) async fn set_listener_attributes(

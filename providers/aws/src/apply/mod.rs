@@ -229,6 +229,15 @@ impl Shared {
                 self.modify_listener(caller, load_balancer, arn, spec, groups)
                     .await
             }
+            Step::HandOver {
+                load_balancer,
+                arn,
+                spec,
+                groups,
+            } => {
+                self.hand_over(caller, load_balancer, arn, spec, groups)
+                    .await
+            }
             Step::SetListenerAttributes {
                 load_balancer,
                 port,

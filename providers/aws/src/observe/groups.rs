@@ -60,6 +60,7 @@ impl Shared {
                 group: group.clone(),
                 detail,
                 ours,
+                listed: None,
             };
             let shared = want.is_some_and(|want| {
                 want.spec

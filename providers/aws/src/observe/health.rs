@@ -7,12 +7,37 @@ use herald_provider::PodHealth;
 
 use crate::client::{CallError, Caller};
 use crate::cloud::{State, TargetHealth};
-use crate::observed::{Observed, Want};
+use crate::observed::{GroupHealth, Observed, Want};
+use crate::plan::handover;
 use crate::provider::Shared;
 use crate::record::TAG_RETIRES;
 use crate::spec::{Target, TargetType};
 
 impl Shared {
+    /// Health behind listeners that pass from one target group to another.
+    pub(super) async fn group_health(
+        &self,
+        caller: Caller<'_>,
+        observed: &Observed,
+        want: &Want,
+    ) -> Result<BTreeMap<String, GroupHealth>, CallError> {
+        let mut all = BTreeMap::new();
+        for arn in handover::involved(observed, &want.spec) {
+            let mut health = GroupHealth::default();
+            for target in self.client.target_health(caller, &arn).await? {
+                if target.state == "draining" {
+                    health.draining = true;
+                    continue;
+                }
+                health.healthy |= target.state == "healthy";
+                health.initial |= target.state == "initial";
+                health.serving.insert(target.target);
+            }
+            all.insert(arn, health);
+        }
+        Ok(all)
+    }
+
     /// Whether what is to take another's place would serve: every target group has a
     /// healthy target, and none that AWS has not judged yet.
     pub(super) async fn health(

@@ -44,6 +44,10 @@ impl Shared {
             Desired::Absent { .. } => Vec::new(),
         };
         let sure_after = self.sure_after(uid);
+        let (unweighted, protected) = {
+            let memory = self.memory();
+            (memory.unweighted.clone(), memory.protected.clone())
+        };
         let account = self.account();
         Observed {
             uid: uid.to_owned(),
@@ -63,7 +67,9 @@ impl Shared {
             nodes_record_due: None,
             gather: None,
             healthy: None,
-            protected: self.memory().protected.clone(),
+            group_health: BTreeMap::new(),
+            unweighted,
+            protected,
             unix: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default()
@@ -184,6 +190,7 @@ impl Shared {
         observed.target_groups = self.groups_of(&observed, Some(&want), true);
         observed.gather = self.gather(uid, &observed, &want);
         observed.nodes_record_due = self.nodes_record_due(&observed, &want);
+        observed.group_health = self.group_health(caller, &observed, &want).await?;
         observed.healthy = self.health(caller, &observed, &want).await?;
         self.pods(caller, &mut observed, &want, endpoints).await?;
         if !checked && self.check_is_due(uid) {

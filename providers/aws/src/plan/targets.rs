@@ -131,8 +131,13 @@ fn checks_differ(want: &TargetGroup, check: &HealthCheck, is: &HealthCheck) -> b
 }
 
 /// Deletes the Service's target groups that are not wanted any more, unless a load
-/// balancer that is to stay for a while forwards to them.
-pub(super) fn unused(observed: &Observed, spec: &Spec) -> Vec<Step> {
+/// balancer that is to stay for a while forwards to them. Those that are `kept` for a
+/// listener only lose the targets that are named beside.
+pub(super) fn unused(
+    observed: &Observed,
+    spec: &Spec,
+    kept: &[(String, Vec<Target>)],
+) -> Vec<Step> {
     let wanted: BTreeSet<&str> = spec
         .target_groups
         .iter()
@@ -159,8 +164,18 @@ pub(super) fn unused(observed: &Observed, spec: &Spec) -> Vec<Step> {
         .values()
         .filter(|have| have.ours && !wanted.contains(have.group.name.as_str()))
         .filter(|have| moved(have))
-        .map(|have| Step::DeleteTargetGroup {
-            group: Named::existing(&have.group.arn, &have.group.name),
+        .flat_map(|have| {
+            let group = || Named::existing(&have.group.arn, &have.group.name);
+            match kept.iter().find(|(arn, _)| *arn == have.group.arn) {
+                Some((_, doomed)) => doomed
+                    .chunks(TARGETS)
+                    .map(|targets| Step::Deregister {
+                        group: group(),
+                        targets: targets.to_vec(),
+                    })
+                    .collect(),
+                None => vec![Step::DeleteTargetGroup { group: group() }],
+            }
         })
         .collect()
 }
