@@ -6,6 +6,7 @@ use std::time::Duration;
 use herald_core::Ingress as Point;
 use herald_provider::Refusal;
 
+use crate::action::Named;
 use crate::cloud::{
     Listener, LoadBalancer, LoadBalancerDetail, SecurityGroup, TargetGroup, TargetGroupDetail,
 };
@@ -45,6 +46,9 @@ pub struct Observed {
     /// The record of the cluster's nodes that should be written, where every load
     /// balancer that goes by it has them.
     pub nodes_record_due: Option<String>,
+    /// Load balancers that go by that record and do not have those nodes, long after
+    /// anybody registered any: their own records must not say so any more.
+    pub stragglers: Vec<Named>,
     /// Changes of targets are gathered for this long yet.
     pub gather: Option<Duration>,
     /// Whether the targets behind `current` are as healthy as those behind what it

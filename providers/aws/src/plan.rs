@@ -18,7 +18,7 @@ use herald_provider::Refusal;
 
 use crate::action::{Action, Named, Step};
 use crate::observed::{Observed, Want};
-use crate::record::{self, TAG_APPLIED, TAG_NODES, TAG_TAGS, Targets};
+use crate::record::{self, TAG_APPLIED, TAG_NODES, TAG_TAGS, TAG_TARGETS, Targets};
 use crate::spec::{Attributes, Spec, Tags};
 use crate::status::kept;
 
@@ -118,6 +118,8 @@ fn with_records(
             && !about_targets
             && is != Some(due)
         {
+            let behind = observed.stragglers.iter().cloned();
+            steps.extend(behind.map(|load_balancer| Step::ClearRecord { load_balancer }));
             steps.push(Step::WriteNodes {
                 group: Named::existing(&group.id, &group.name),
                 record: due.clone(),
@@ -164,13 +166,18 @@ fn missing_tags(want: &Tags, is: &Tags) -> Tags {
 }
 
 /// Tags that Herald set from what the Service said, and that it says no more. They
-/// are known by the list that stands in a tag of their own.
+/// are known by the list that stands in a tag of their own. Lists of targets too.
 fn stale_tags(want: &Tags, is: &Tags) -> BTreeSet<String> {
     let listed = is.get(TAG_TAGS).map(String::as_str);
     listed
         .unwrap_or_default()
         .split(' ')
         .chain([TAG_TAGS])
+        .chain(
+            is.keys()
+                .map(String::as_str)
+                .filter(|key| key.starts_with(TAG_TARGETS)),
+        )
         .filter(|key| !key.is_empty() && !want.contains_key(*key) && is.contains_key(*key))
         .map(ToOwned::to_owned)
         .collect()

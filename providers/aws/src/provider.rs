@@ -73,8 +73,8 @@ pub(crate) struct Memory {
     pub(crate) distrusted: HashSet<String>,
     /// Listeners for which AWS takes no weights.
     pub(crate) unweighted: BTreeSet<String>,
-    /// What this process registered in groups that others use too.
-    pub(crate) registered: HashMap<String, BTreeSet<crate::spec::Target>>,
+    /// When any Service's targets were last changed.
+    pub(crate) registered: Option<Instant>,
 }
 
 #[derive(Debug)]

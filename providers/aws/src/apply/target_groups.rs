@@ -57,11 +57,7 @@ impl Shared {
         let arn = self.target_group(group)?;
         let result = self.client.register_targets(caller, &arn, targets).await;
         self.about(&arn, result)?;
-        self.memory()
-            .registered
-            .entry(arn.clone())
-            .or_default()
-            .extend(targets.iter().cloned());
+        self.memory().registered = Some(Instant::now());
         self.group_detail(&arn, |detail| {
             if let Some(known) = &mut detail.targets {
                 known.extend(targets.iter().cloned());
@@ -164,9 +160,7 @@ impl Shared {
             Err(error) if error.is(&["InvalidTarget"]) => {}
             result => self.about(&arn, result)?,
         }
-        if let Some(own) = self.memory().registered.get_mut(&arn) {
-            own.retain(|target| !targets.contains(target));
-        }
+        self.memory().registered = Some(Instant::now());
         self.group_detail(&arn, |detail| {
             if let Some(known) = &mut detail.targets {
                 known.retain(|target| !targets.contains(target));
@@ -182,7 +176,6 @@ impl Shared {
         match gone(self.client.delete_target_group(caller, &arn).await) {
             Ok(()) => {
                 self.memory().held.remove(&arn);
-                self.memory().registered.remove(&arn);
                 let mut account = self.account();
                 account.target_groups.remove(&arn, Instant::now());
                 account.target_group_details.remove(&arn);

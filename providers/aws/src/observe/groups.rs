@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::account::owner;
 use crate::client::{CallError, Caller};
-use crate::cloud::LoadBalancer;
+use crate::cloud::{LoadBalancer, TargetGroup};
 use crate::observed::{Adoption, HaveGroup, Observed, Want};
 use crate::provider::{Gathering, Shared};
+use crate::record;
 use crate::spec::{Spec, Target};
 
 impl Shared {
@@ -60,7 +61,7 @@ impl Shared {
                 group: group.clone(),
                 detail,
                 ours,
-                listed: None,
+                listed: listed(group),
             };
             let shared = want.is_some_and(|want| {
                 want.spec
@@ -69,30 +70,11 @@ impl Shared {
                     .any(|w| w.name == group.name && w.shared)
             });
             if shared {
-                self.leave_others(&mut have, want);
+                leave_others(&mut have, want);
             }
             found.insert(group.name.clone(), have);
         }
         found
-    }
-
-    /// Of a group that other clusters use too, only what this process registered is
-    /// taken out again.
-    pub(super) fn leave_others(&self, have: &mut HaveGroup, want: Option<&Want>) {
-        let memory = self.memory();
-        let own = memory.registered.get(&have.group.arn);
-        let wanted = want.and_then(|want| {
-            let mut groups = want.spec.target_groups.iter();
-            groups
-                .find(|w| w.name == have.group.name)
-                .map(|w| &w.targets)
-        });
-        if let Some(targets) = &mut have.detail.targets {
-            targets.retain(|target| {
-                own.is_some_and(|own| own.contains(target))
-                    || wanted.is_some_and(|wanted| wanted.contains(target))
-            });
-        }
     }
 
     /// How long changes of targets are still gathered; none where they are due, or
@@ -173,5 +155,29 @@ impl Shared {
                 .learnt(&arn, |group| group.tags = Some(tags));
         }
         Ok(())
+    }
+}
+
+/// What tags list of a group's targets; none where they list nothing.
+fn listed(group: &TargetGroup) -> Option<BTreeSet<String>> {
+    let tags = group.tags.as_ref()?;
+    let lists = tags.keys().any(|key| key.starts_with(record::TAG_TARGETS));
+    lists.then(|| record::listed(tags))
+}
+
+/// Of a group that other clusters use too, only what this one registered is taken out
+/// again.
+fn leave_others(have: &mut HaveGroup, want: Option<&Want>) {
+    let listed = have.listed.get_or_insert_default();
+    let wanted = want.and_then(|want| {
+        let mut groups = want.spec.target_groups.iter();
+        groups
+            .find(|w| w.name == have.group.name)
+            .map(|w| &w.targets)
+    });
+    if let Some(targets) = &mut have.detail.targets {
+        targets.retain(|target| {
+            listed.contains(&target.id()) || wanted.is_some_and(|wanted| wanted.contains(target))
+        });
     }
 }

@@ -65,6 +65,7 @@ impl Shared {
             others_target_pods: false,
             referring: Vec::new(),
             nodes_record_due: None,
+            stragglers: Vec::new(),
             gather: None,
             healthy: None,
             group_health: BTreeMap::new(),
@@ -189,7 +190,10 @@ impl Shared {
         let checked = self.details(&mut observed, &want, caller).await?;
         observed.target_groups = self.groups_of(&observed, Some(&want), true);
         observed.gather = self.gather(uid, &observed, &want);
-        observed.nodes_record_due = self.nodes_record_due(&observed, &want);
+        if let Some((record, stragglers)) = self.nodes_record_due(&observed, &want) {
+            observed.nodes_record_due = Some(record);
+            observed.stragglers = stragglers;
+        }
         observed.group_health = self.group_health(caller, &observed, &want).await?;
         observed.healthy = self.health(caller, &observed, &want).await?;
         self.pods(caller, &mut observed, &want, endpoints).await?;

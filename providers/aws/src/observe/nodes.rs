@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::account::{Account, owner};
+use crate::action::Named;
 use crate::client::{CallError, Caller};
-use crate::cloud::SecurityGroup;
+use crate::cloud::{SecurityGroup, TargetGroup};
 use crate::observed::{Observed, Want};
 use crate::provider::Shared;
 use crate::record::{self, TAG_APPLIED, TAG_NODES, Targets, follows_nodes};
@@ -109,49 +110,56 @@ impl Shared {
     }
 
     /// The record of the cluster's nodes, where it may be written: every load balancer
-    /// whose own record goes by it has those nodes and no others.
-    pub(super) fn nodes_record_due(&self, observed: &Observed, want: &Want) -> Option<String> {
+    /// whose own record goes by it has those nodes and no others. Those that do not get
+    /// there (their Service is refused, or AWS refuses their targets) do not keep it off
+    /// for ever: they come with it, to lose their own records first.
+    pub(super) fn nodes_record_due(
+        &self,
+        observed: &Observed,
+        want: &Want,
+    ) -> Option<(String, Vec<Named>)> {
         let backend = observed.backend.as_ref()?;
         let record = record::nodes(&want.nodes);
         let follows = record::targets(&want.spec, &want.nodes) == Targets::Nodes;
         if !follows || observed.gather.is_some() || backend.tags.get(TAG_NODES) == Some(&record) {
             return None;
         }
+        let behind = self.behind(want);
+        if behind.is_empty() {
+            return Some((record, behind));
+        }
+        let memory = self.memory();
+        let last = memory.registered.or(memory.began)?;
+        (last.elapsed() >= self.tuning.stragglers).then_some((record, behind))
+    }
+
+    /// Load balancers that go by the record of the nodes and do not have them.
+    fn behind(&self, want: &Want) -> Vec<Named> {
         let account = self.account();
         let cluster = &self.settings.cluster_id;
-        let following: BTreeSet<&str> = account
+        let has_them = |group: &&TargetGroup| {
+            account
+                .target_group_details
+                .get(&group.arn)
+                .and_then(|detail| detail.targets.as_ref())
+                .is_some_and(|targets| record::ids(targets) == want.nodes)
+        };
+        let mut lacking: BTreeSet<&str> = BTreeSet::new();
+        for group in account.target_groups.values() {
+            if group.name.starts_with("herald-") && !has_them(&group) {
+                lacking.extend(group.load_balancers.iter().map(String::as_str));
+            }
+        }
+        account
             .load_balancers
             .values()
+            .filter(|is| lacking.contains(is.arn.as_str()))
             .filter(|is| {
-                is.tags
-                    .as_ref()
-                    .is_some_and(|tags| owner(tags, cluster).is_some())
+                let tags = is.tags.as_ref();
+                tags.is_some_and(|tags| owner(tags, cluster).is_some())
             })
             .filter(|is| is.tag(TAG_APPLIED).is_some_and(follows_nodes))
-            .map(|is| is.arn.as_str())
-            .collect();
-        let have_them = account
-            .target_groups
-            .values()
-            .filter(|group| group.name.starts_with("herald-"))
-            .filter(|group| {
-                group
-                    .load_balancers
-                    .iter()
-                    .any(|arn| following.contains(arn.as_str()))
-            })
-            .all(|group| {
-                account
-                    .target_group_details
-                    .get(&group.arn)
-                    .and_then(|detail| detail.targets.as_ref())
-                    .is_some_and(|targets| {
-                        targets.len() == want.nodes.len()
-                            && targets
-                                .iter()
-                                .all(|target| want.nodes.contains(&target.id()))
-                    })
-            });
-        have_them.then_some(record)
+            .map(|is| Named::existing(&is.arn, &is.name))
+            .collect()
     }
 }
