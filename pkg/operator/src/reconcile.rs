@@ -357,7 +357,13 @@ impl Context {
         let backing = self.backing(&service, &request, provider.as_ref()).await?;
         let (gate, pods) = (backing.gate, backing.pods);
         let desired = self.desired(request, backing.endpoints, backing.references);
-        let verdict = match self.drive(provider.as_ref(), &desired, dry_run).await {
+        let outcome = self.drive(provider.as_ref(), &desired, dry_run).await;
+        for news in provider.news(desired.uid()) {
+            self.writer
+                .event(&service.object_ref(&()), true, news.reason, &news.message)
+                .await;
+        }
+        let verdict = match outcome {
             Outcome::Settled(status) => {
                 let recheck = match &gate {
                     Some(gate) => {

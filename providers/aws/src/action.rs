@@ -368,6 +368,17 @@ impl Step {
         )
     }
 
+    /// Whether it only writes down how far things are.
+    pub const fn is_record(&self) -> bool {
+        matches!(
+            self,
+            Self::ClearRecord { .. }
+                | Self::WriteRecord { .. }
+                | Self::ClearNodes { .. }
+                | Self::WriteNodes { .. }
+        )
+    }
+
     /// Whether it changes what is registered.
     pub const fn is_about_targets(&self) -> bool {
         matches!(self, Self::Register { .. } | Self::Deregister { .. })

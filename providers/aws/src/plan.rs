@@ -79,6 +79,7 @@ fn towards(observed: &Observed, want: &Want) -> Result<Vec<Step>, Refusal> {
     steps.extend(targets::unused(observed, spec, &kept));
     groups::keep_clients_out(observed, spec, &mut steps);
     backend::keep_out(observed, spec, &mut steps);
+    balancer::capacity(spec, current, &mut steps);
     let done = steps.is_empty() && !passing;
     replace::steps(observed, want, done, &mut steps);
     let settled = !passing && balancer::settled(observed, spec);

@@ -9,10 +9,14 @@ mod common;
 
 use std::time::Duration;
 
-use common::{absent, annotate, drive, nodes, port, present, provider, service};
-use herald_aws::Aws;
+use common::{
+    absent, annotate, budget, drive, nodes, port, present, provider_with, service, settings, tuning,
+};
+use herald_aws::{Aws, Tuning};
 use herald_core::Ingress;
-use herald_fakeaws::{Config, Effect, FakeAws, Fault, Matching, Phase, ResourceKind, Snapshot};
+use herald_fakeaws::{
+    Config, Effect, FakeAws, Fault, Matching, Phase, ResourceKind, Snapshot, Timing,
+};
 use herald_provider::Desired;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -119,8 +123,38 @@ fn spoils() -> Vec<Spoil> {
     }
 }
 
-async fn start() -> FakeAws {
-    FakeAws::start(Config::stopped()).await.unwrap()
+/// Where AWS's describes show what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Describes {
+    AtOnce,
+    /// After [`LAG`], in the time of the world.
+    Later,
+}
+
+const LAG: Duration = Duration::from_millis(60);
+
+async fn start(describes: Describes) -> FakeAws {
+    let config = match describes {
+        Describes::AtOnce => Config::stopped(),
+        Describes::Later => Config {
+            timing: Timing {
+                elbv2_lag: LAG,
+                ec2_lag: LAG,
+                ..Timing::NONE
+            },
+            ..Config::default()
+        },
+    };
+    FakeAws::start(config).await.unwrap()
+}
+
+fn provider(fake: &FakeAws, describes: Describes) -> Aws {
+    let lag = match describes {
+        Describes::AtOnce => Duration::ZERO,
+        Describes::Later => 3 * LAG,
+    };
+    let tuning = Tuning { lag, ..tuning() };
+    provider_with(fake, settings(), tuning, budget())
 }
 
 fn with_ingress(wish: &Desired, ingress: &[Ingress]) -> Desired {
@@ -140,11 +174,17 @@ async fn play(fake: &FakeAws, provider: &Aws, wishes: &[Desired], ingress: &mut 
 }
 
 /// How many calls a script makes that nobody spoils.
-async fn calls(script: &Script) -> u64 {
-    let fake = start().await;
+async fn calls(script: &Script, describes: Describes) -> u64 {
+    let fake = start(describes).await;
     let before = fake.snapshot();
     let mut ingress = Vec::new();
-    play(&fake, &provider(&fake), &script.wishes, &mut ingress).await;
+    play(
+        &fake,
+        &provider(&fake, describes),
+        &script.wishes,
+        &mut ingress,
+    )
+    .await;
     let found = check(&fake, &before, script, "no fault");
     assert!(found.wrong.is_none(), "{:?}", found.wrong);
     let calls = fake.counts().total();
@@ -175,23 +215,29 @@ struct Found {
 }
 
 /// Runs a case.
-async fn case(script: &Script, spoil: Spoil, nth: u64) -> Found {
-    let what = format!("{} with {spoil:?} at call {nth}", script.name);
+async fn case(script: &Script, describes: Describes, spoil: Spoil, nth: u64) -> Found {
+    let what = format!(
+        "{} with {spoil:?} at call {nth}, {describes:?}",
+        script.name
+    );
     let _named = Named(&what);
-    let fake = start().await;
+    let fake = start(describes).await;
+    let aws = || provider(&fake, describes);
     let before = fake.snapshot();
     let run = async {
         match spoil {
-            Spoil::Kill(phase, moves_on) => killed(&fake, script, nth, phase, moves_on).await,
-            Spoil::Cut(phase) => spoilt(&fake, script, nth, Effect::Cut, phase).await,
-            Spoil::Throttle => spoilt(&fake, script, nth, Effect::Throttle, Phase::Before).await,
+            Spoil::Kill(phase, moves_on) => killed(&fake, &aws, script, nth, phase, moves_on).await,
+            Spoil::Cut(phase) => spoilt(&fake, &aws(), script, nth, Effect::Cut, phase).await,
+            Spoil::Throttle => {
+                spoilt(&fake, &aws(), script, nth, Effect::Throttle, Phase::Before).await
+            }
             Spoil::Fail(phase) => {
                 let effect = Effect::Error {
                     status: 500,
                     code: "InternalFailure".into(),
                     message: "a fault".into(),
                 };
-                spoilt(&fake, script, nth, effect, phase).await
+                spoilt(&fake, &aws(), script, nth, effect, phase).await
             }
         }
     };
@@ -203,19 +249,33 @@ async fn case(script: &Script, spoil: Spoil, nth: u64) -> Found {
     Found { reached, ..found }
 }
 
-async fn spoilt(fake: &FakeAws, script: &Script, nth: u64, effect: Effect, phase: Phase) -> bool {
+async fn spoilt(
+    fake: &FakeAws,
+    aws: &Aws,
+    script: &Script,
+    nth: u64,
+    effect: Effect,
+    phase: Phase,
+) -> bool {
     let mut fault = Fault::once(Matching::any(), effect).skip(nth);
     fault.phase = phase;
     fake.inject(fault);
-    play(fake, &provider(fake), &script.wishes, &mut Vec::new()).await;
+    play(fake, aws, &script.wishes, &mut Vec::new()).await;
     fake.counts().total() > nth
 }
 
-async fn killed(fake: &FakeAws, script: &Script, nth: u64, phase: Phase, moves_on: bool) -> bool {
+async fn killed(
+    fake: &FakeAws,
+    aws: &(dyn Fn() -> Aws + Sync),
+    script: &Script,
+    nth: u64,
+    phase: Phase,
+    moves_on: bool,
+) -> bool {
     let mut crash = fake.crash_at(Matching::any(), nth, phase);
     let mut ingress = Vec::new();
     let mut wishes = &script.wishes[..];
-    let first = provider(fake);
+    let first = aws();
     while let [wish, rest @ ..] = wishes {
         let desired = with_ingress(wish, &ingress);
         tokio::select! {
@@ -229,7 +289,7 @@ async fn killed(fake: &FakeAws, script: &Script, nth: u64, phase: Phase, moves_o
     if moves_on && wishes.len() > 1 {
         wishes = &wishes[1..];
     }
-    play(fake, &provider(fake), wishes, &mut ingress).await;
+    play(fake, &aws(), wishes, &mut ingress).await;
     reached
 }
 
@@ -283,13 +343,13 @@ impl Sum {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_call_of_every_plan() {
+/// Walks all calls of scripts, and all ways to spoil them.
+async fn walk(scripts: Vec<Script>, describes: Describes, spoils: &[Spoil]) -> Sum {
     let mut sum = Sum::default();
-    for script in scripts() {
-        let calls = timeout(STUCK, calls(&script)).await.unwrap();
+    for script in scripts {
+        let calls = timeout(STUCK, calls(&script, describes)).await.unwrap();
         let mut runs = JoinSet::new();
-        for spoil in spoils() {
+        for spoil in spoils.iter().copied() {
             if matches!(spoil, Spoil::Kill(_, true)) && script.wishes.len() < 2 {
                 continue;
             }
@@ -300,20 +360,40 @@ async fn every_call_of_every_plan() {
                     sum.add(runs.join_next().await.unwrap().unwrap());
                 }
                 let script = script.clone();
-                runs.spawn(async move { case(&script, spoil, nth).await });
+                runs.spawn(async move { case(&script, describes, spoil, nth).await });
             }
         }
         while let Some(run) = runs.join_next().await {
             sum.add(run.unwrap());
         }
-        println!("{}: {calls} calls", script.name);
+        println!("{}: {calls} calls, {describes:?}", script.name);
     }
-    println!("figure aws/crash/cases {} cases", sum.cases);
-    println!("figure aws/crash/leaked {} resources", sum.leaked);
+    sum
+}
+
+fn judge(name: &str, sum: &Sum, at_least: usize) {
+    println!("figure aws/{name}/cases {} cases", sum.cases);
+    println!("figure aws/{name}/leaked {} resources", sum.leaked);
     assert!(sum.wrong.is_empty(), "{}", sum.wrong.join("\n"));
     assert!(
-        sum.cases > 300,
+        sum.cases > at_least,
         "only {} cases: the walk is not what it says",
         sum.cases
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_of_every_plan() {
+    let sum = walk(scripts(), Describes::AtOnce, &spoils()).await;
+    judge("crash", &sum, 600);
+}
+
+/// Where describes do not show yet what the predecessor has just done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_where_describes_lag() {
+    let mut scripts = scripts();
+    scripts.retain(|script| matches!(script.name, "create" | "delete"));
+    let spoils = [Spoil::Kill(Phase::After, false), Spoil::Cut(Phase::After)];
+    let sum = walk(scripts, Describes::Later, &spoils).await;
+    judge("crash-lagging", &sum, 60);
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use crate::account::owner;
 use crate::action::Named;
 use crate::client::{CallError, Caller};
 use crate::cloud::{Listener, LoadBalancerDetail, TargetGroupDetail};
@@ -87,6 +88,34 @@ impl Shared {
                 change(listener);
             }
         });
+    }
+
+    /// Tags of something that was made just now, by whoever. That it does not bear
+    /// Herald's is believed only when AWS must show them.
+    pub(super) async fn tags_of(&self, caller: Caller<'_>, arn: &str) -> Result<Tags, Failure> {
+        let tags = match self.client.tags(caller, &[arn.to_owned()]).await {
+            Ok(mut tags) => tags.remove(arn).unwrap_or_default(),
+            Err(error) if error.not_found() => Tags::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let mut memory = self.memory();
+        if owner(&tags, &self.settings.cluster_id) == Some(caller.who) {
+            memory.untagged.remove(arn);
+            return Ok(tags);
+        }
+        let since = *memory
+            .untagged
+            .entry(arn.to_owned())
+            .or_insert_with(Instant::now);
+        let left = self.tuning.lag.saturating_sub(since.elapsed());
+        if left.is_zero() {
+            memory.untagged.remove(arn);
+            return Ok(tags);
+        }
+        Err(Failure::Held(
+            left.min(self.tuning.hold / 5),
+            format!("AWS may not show the tags of {arn} yet, which say whose it is"),
+        ))
     }
 
     /// Which target groups a load balancer forwards to follows from its listeners.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::action::Named;
 use crate::client::{Caller, ListenerSettings};
 use crate::provider::Shared;
-use crate::spec::Listener;
+use crate::spec::{Listener, NlbProtocol};
 
 use super::known::defaults;
 use super::{Done, Failure, gone};
@@ -87,6 +87,9 @@ impl Shared {
         self.known_listener(&arn, spec.port, |is| {
             if is.protocol != settings.protocol {
                 is.attributes = defaults(&spec.attributes);
+            }
+            if settings.protocol != NlbProtocol::Tls.as_str() {
+                is.more_certificates.clear();
             }
             is.protocol.clone_from(&settings.protocol);
             is.forward.clear();

@@ -91,7 +91,15 @@ impl Shared {
         units: Option<u32>,
     ) -> Done {
         let arn = self.load_balancer(load_balancer)?;
-        let result = self.client.modify_capacity(caller, &arn, units).await;
+        let result = match self.client.modify_capacity(caller, &arn, units).await {
+            Err(error) if error.is(&["PriorRequestNotComplete"]) => {
+                return Err(Failure::Held(
+                    self.tuning.hold_at_most,
+                    format!("{error}; it is tried again"),
+                ));
+            }
+            result => result,
+        };
         self.about(&arn, result)?;
         self.detail(&arn, |detail| detail.capacity_units = units);
         Ok(())
@@ -143,11 +151,7 @@ impl Shared {
         };
         // With a name and settings like these AWS returns what is there already, whoever
         // made it: its tags tell.
-        let tags = self
-            .client
-            .tags(caller, std::slice::from_ref(&made.arn))
-            .await?;
-        let tags = tags.get(&made.arn).cloned().unwrap_or_default();
+        let tags = self.tags_of(caller, &made.arn).await?;
         let new = !tags.contains_key(TAG_APPLIED) && began >= self.sure_after(uid);
         let mut account = self.account();
         if new {
@@ -186,11 +190,7 @@ impl Shared {
         let Some(mut is) = found.into_iter().next() else {
             return Ok(self.hold(name, what, self.tuning.hold / 5));
         };
-        let tags = self
-            .client
-            .tags(caller, std::slice::from_ref(&is.arn))
-            .await?;
-        is.tags = tags.get(&is.arn).cloned();
+        is.tags = Some(self.tags_of(caller, &is.arn).await?);
         let mut account = self.account();
         account
             .load_balancers
@@ -203,12 +203,13 @@ impl Shared {
         match gone(self.client.delete_load_balancer(caller, &arn).await) {
             Ok(()) => {}
             Err(error) if error.is(&["OperationNotPermitted"]) => {
-                self.memory().protected.insert(arn);
+                self.memory().protected.insert(arn.clone());
                 return Err(Failure::Failed(
                     "DeletionProtected",
                     format!(
-                        "{error}; load balancer {named} is protected: set its attribute \
-                         deletion_protection.enabled to false"
+                        "{error}; if load balancer {named} may go, take its protection off: aws \
+                         elbv2 modify-load-balancer-attributes --load-balancer-arn {arn} \
+                         --attributes Key=deletion_protection.enabled,Value=false"
                     ),
                 ));
             }

@@ -89,11 +89,7 @@ impl Shared {
                         ),
                     ));
                 };
-                let tags = self
-                    .client
-                    .tags(caller, std::slice::from_ref(&group.arn))
-                    .await?;
-                group.tags = tags.get(&group.arn).cloned();
+                group.tags = Some(self.tags_of(caller, &group.arn).await?);
                 self.account()
                     .target_groups
                     .insert(group.arn.clone(), group, Instant::now());
@@ -107,11 +103,7 @@ impl Shared {
             spec.tags.clone()
         } else {
             // It may have been there.
-            let tags = self
-                .client
-                .tags(caller, std::slice::from_ref(&made.arn))
-                .await?;
-            tags.get(&made.arn).cloned().unwrap_or_default()
+            self.tags_of(caller, &made.arn).await?
         };
         made.tags = Some(tags);
         made.health_check = HealthCheck::from(&spec.health_check);

@@ -148,8 +148,13 @@ impl Shared {
             return Ok(());
         }
         let tags = self.client.tags(caller, &arns).await?;
+        let sure = self.is_sure(caller.who);
         let mut account = self.account();
         for (arn, tags) in tags {
+            if !sure && owner(&tags, &self.settings.cluster_id).is_none() {
+                // They may not show yet: they are read again.
+                continue;
+            }
             account
                 .target_groups
                 .learnt(&arn, |group| group.tags = Some(tags));

@@ -7,9 +7,9 @@ mod health;
 mod nodes;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use herald_provider::{Desired, ProviderError};
+use herald_provider::{Desired, ProviderError, Warning};
 
 use crate::account::owner;
 use crate::annotations::Annotations;
@@ -31,7 +31,25 @@ impl Shared {
         self.read_account(None).await?;
         match desired {
             Desired::Absent { uid, .. } => self.observe_absent(desired, uid).await,
-            Desired::Present { .. } => self.observe_present(desired).await,
+            Desired::Present { .. } => {
+                let observed = self.observe_present(desired).await?;
+                if observed.sure || !names_are_taken(&observed) {
+                    return Ok(observed);
+                }
+                // A predecessor may have made it, and AWS not show its tags yet.
+                let after = self.sure_after(desired.uid());
+                let left = after.saturating_duration_since(Instant::now());
+                if !left.is_zero() {
+                    return Err(ProviderError::Waiting {
+                        reason: "CloudBusy",
+                        message: "AWS may not show yet whose the load balancer of that name is"
+                            .to_owned(),
+                        recheck: left,
+                    });
+                }
+                self.read_account(Some(after)).await?;
+                self.observe_present(desired).await
+            }
         }
     }
 
@@ -43,7 +61,7 @@ impl Shared {
             Desired::Present { service, .. } => service.ingress.clone(),
             Desired::Absent { .. } => Vec::new(),
         };
-        let sure_after = self.sure_after(uid);
+        let sure = self.is_sure(uid);
         let (unweighted, protected) = {
             let memory = self.memory();
             (memory.unweighted.clone(), memory.protected.clone())
@@ -75,7 +93,7 @@ impl Shared {
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default()
                 .as_secs(),
-            sure: account.read.is_some_and(|read| read >= sure_after),
+            sure,
             recheck: self.tuning.reading_age,
             pods: Vec::new(),
             published,
@@ -127,6 +145,7 @@ impl Shared {
             let mut memory = self.memory();
             memory.gathering.remove(uid);
             memory.distrusted.remove(uid);
+            memory.news.remove(uid);
             drop(memory);
             self.account().check_due.remove(uid);
         }
@@ -200,10 +219,34 @@ impl Shared {
         if !checked && self.check_is_due(uid) {
             observed.recheck = observed.recheck.min(OVERDUE);
         }
-        if checked && plan(&observed).is_ok_and(|plan| !plan.is_empty()) {
-            self.metrics.drifted();
+        if checked {
+            self.tell_of_drift(&observed);
         }
         Ok(observed)
+    }
+
+    /// What the background check found that is not as it was left.
+    fn tell_of_drift(&self, observed: &Observed) {
+        let Ok(plan) = plan(observed) else {
+            return;
+        };
+        if plan.is_empty() {
+            return;
+        }
+        self.metrics.drifted();
+        let mend: Vec<String> = plan
+            .iter()
+            .filter(|action| !action.step.is_record())
+            .map(ToString::to_string)
+            .collect();
+        let news = Warning {
+            reason: "Drift",
+            message: format!(
+                "something else changed in AWS what Herald keeps there; to put it right: {}",
+                mend.join("; ")
+            ),
+        };
+        self.memory().news.insert(observed.uid.clone(), vec![news]);
     }
 
     async fn facts(
@@ -277,6 +320,11 @@ impl Shared {
                     })
             });
     }
+}
+
+/// Whether something that is not the Service's has a name that it wants.
+fn names_are_taken(observed: &Observed) -> bool {
+    observed.taken_by.is_some() || observed.target_groups.values().any(|have| !have.ours)
 }
 
 /// When a Service's details are first read again: at a time of its own within the

@@ -9,7 +9,7 @@ use crate::plan::handover::Passing;
 use crate::plan::replace::given;
 use crate::plan::{fresh, group_named, handover};
 use crate::record::TAG_ADOPTED;
-use crate::spec::{GroupRef, Listener, Spec};
+use crate::spec::{GroupRef, Listener, NlbProtocol, Spec};
 
 /// The target groups of a listener, in order.
 pub(super) fn groups(observed: &Observed, spec: &Spec, listener: &Listener) -> Vec<Named> {
@@ -113,13 +113,19 @@ fn change(
         .filter(|arn| is.certificate.as_ref() != Some(arn))
         .cloned()
         .collect();
-    if !new.is_empty() {
-        steps.push(Step::AddCertificates {
-            load_balancer: named.clone(),
-            port: want.port,
-            certificates: new,
-        });
-    }
+    let add = (!new.is_empty()).then(|| Step::AddCertificates {
+        load_balancer: named.clone(),
+        port: want.port,
+        certificates: new,
+    });
+    // Only a TLS listener takes any, and one that is none any more has lost them.
+    let tls = |protocol: &str| protocol == NlbProtocol::Tls.as_str();
+    let (first, then) = if tls(&is.protocol) {
+        (add, None)
+    } else {
+        (None, add)
+    };
+    steps.extend(first);
     if let Some(passing) = passing {
         let (meanwhile, groups) = &passing.meanwhile;
         if differs(meanwhile, groups, is) {
@@ -138,13 +144,14 @@ fn change(
             groups,
         });
     }
+    steps.extend(then);
     let old: BTreeSet<String> = is
         .more_certificates
         .iter()
         .filter(|arn| !want.certificates.contains(arn))
         .cloned()
         .collect();
-    if !old.is_empty() {
+    if !old.is_empty() && want.protocol == NlbProtocol::Tls {
         steps.push(Step::RemoveCertificates {
             load_balancer: named.clone(),
             port: want.port,

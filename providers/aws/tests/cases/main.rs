@@ -4,5 +4,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod capacity;
+mod drift;
+mod gates;
+mod listeners;
+mod policy;
+mod protection;
 mod replacement;
 mod shared;
+mod trouble;

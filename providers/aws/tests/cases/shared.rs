@@ -51,7 +51,7 @@ async fn what_another_cluster_registered_stays_and_what_this_one_did_goes_after_
     let second = provider(&fake);
     drive(&fake, &second, &present(web.clone(), nodes(2))).await;
     let expected = [1, 2, 9].map(fixtures::node_id);
-    assert_eq!(fake.inspect(|region| registered(region)), expected);
+    assert_eq!(fake.inspect(registered), expected);
     // And nothing is written again.
     fake.clear_calls();
     drive(&fake, &provider(&fake), &present(web.clone(), nodes(2))).await;

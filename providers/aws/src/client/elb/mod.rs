@@ -61,7 +61,9 @@ where
     };
     let code = service.err().code().unwrap_or_default().to_owned();
     let words = service.err().message().unwrap_or_default().to_owned();
-    if is_throttling(&code) {
+    // About one load balancer, and no matter of rates.
+    let busy = action == Action::ModifyCapacityReservation && code == "PriorRequestNotComplete";
+    if is_throttling(&code) && !busy {
         return CallError::Throttled { action, code };
     }
     // An error of AWS's own: it may have been done.
