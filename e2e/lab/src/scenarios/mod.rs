@@ -3,6 +3,7 @@
 
 mod allocation;
 mod bad_objects;
+mod bench;
 mod cloud;
 mod exposing;
 mod failover;
@@ -268,6 +269,32 @@ pub static ALL: &[Scenario] = &[
         ..Scenario::BASE
     },
     Scenario {
+        name: "l2-failover",
+        title: "for how long a client sees nothing when the owner crashes, is cut off, or its \
+                speaker is killed or stopped, by profile, and without the API server",
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::l2_failover),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "l2-failover-10",
+        title: "the same with ten nodes",
+        nodes: 10,
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::l2_failover),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "l2-move",
+        title: "probes lost in planned moves: SIGTERM, roll-out, drain, exclude label, rebalance",
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::l2_move),
+        ..Scenario::BASE
+    },
+    Scenario {
         name: "bad-objects",
         title: "overlapping pools, a range upside down, a CIDR with host bits, an unknown class, \
                 two requested addresses of one family: each is told, and nothing else is \
@@ -342,7 +369,7 @@ mod tests {
         let names: BTreeSet<&str> = ALL.iter().map(|scenario| scenario.name).collect();
         assert_eq!(names.len(), ALL.len());
         for name in names {
-            let fits = |c: char| c.is_ascii_lowercase() || c == '-';
+            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
             assert!(!name.is_empty() && name.chars().all(fits), "{name:?}");
         }
     }
