@@ -286,7 +286,7 @@ async fn mac(lab: &Lab, host: &str) -> Result<Mac> {
 }
 
 /// Reads `02:00:00:00:00:01`, in either case, with or without leading zeros.
-fn parse_mac(text: &str) -> Option<Mac> {
+pub fn parse_mac(text: &str) -> Option<Mac> {
     let mut octets = [0; 6];
     let mut parts = text.split(':');
     for octet in &mut octets {

@@ -295,6 +295,32 @@ pub static ALL: &[Scenario] = &[
         ..Scenario::BASE
     },
     Scenario {
+        name: "l2-scale",
+        title: "a node with a third of 10,000 addresses dies: when the first and the last of \
+                them are answered for and announced by others",
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::l2_scale),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "idle",
+        title: "CPU and memory of a speaker that has nothing to do, with up to 10,000 addresses, \
+                among 3 nodes and among 50 peers",
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::idle),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "soak",
+        title: "moves and lost probes in minutes with both cores busy and 1 % of frames lost",
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::soak),
+        ..Scenario::BASE
+    },
+    Scenario {
         name: "bad-objects",
         title: "overlapping pools, a range upside down, a CIDR with host bits, an unknown class, \
                 two requested addresses of one family: each is told, and nothing else is \

@@ -150,6 +150,7 @@ async fn round(ctx: &mut Context, outside: &mut Outside, shape: Shape) -> Result
     shape.fault.heal(ctx, &owner, &speaker).await?;
     ctx.lab().nodes_ready(PATIENCE).await?;
     ctx.speakers_are_well().await?;
+    ctx.speakers_follow_the_api().await?;
     ctx.delete_service(&service).await?;
     Ok(report)
 }

@@ -2,10 +2,17 @@
 //! only that what they measure took place.
 
 mod failover;
+mod fleet;
+mod idle;
 mod moves;
+mod scale;
+mod soak;
 
 pub(super) use failover::l2_failover;
+pub(super) use idle::idle;
 pub(super) use moves::l2_move;
+pub(super) use scale::l2_scale;
+pub(super) use soak::soak;
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
