@@ -140,7 +140,8 @@ pub static ALL: &[Scenario] = &[
     Scenario {
         name: "speaker-killed",
         title: "SIGKILL of the announcing speaker: one owner, soon; SIGSTOP: others take over, and when \
-                it runs again it sees that it is not the owner any more",
+                it runs again it sees that it is not the owner any more; a short stall moves \
+                nothing",
         isolation: Own,
         measures: true,
         run: run!(segment::speaker_killed),
@@ -206,8 +207,8 @@ pub static ALL: &[Scenario] = &[
     },
     Scenario {
         name: "speaker-restart",
-        title: "SIGTERM of the announcing speaker and a rolling restart of the DaemonSet: \
-                traffic goes on",
+        title: "SIGTERM of the announcing speaker, a rolling restart of the DaemonSet, and a drain \
+                of the announcing node: traffic goes on, and nothing moves back",
         isolation: Own,
         measures: true,
         run: run!(failover::speaker_restart),
@@ -235,6 +236,13 @@ pub static ALL: &[Scenario] = &[
         title: "thousands of malformed ARP and NDP frames: no probe is lost, nothing moves, no \
                 speaker ends, and no conflict is told that there is not",
         run: run!(frames::hostile_frames),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "hostile-heartbeats",
+        title: "heartbeats sent again later, from their senders' addresses and another, and forged \
+                ones: counted, no probe is lost, nothing moves, and no speaker is taken for gone",
+        run: run!(frames::hostile_heartbeats),
         ..Scenario::BASE
     },
     Scenario {

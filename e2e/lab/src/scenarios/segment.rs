@@ -2,7 +2,7 @@
 //! speaker is not well.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use k8s_openapi::ByteString;
@@ -14,8 +14,8 @@ use super::failover::{count, gap, loss, probe, served, served_as, stop, worst};
 use crate::capture::Capture;
 use crate::faults::{self, Direction};
 use crate::network::Network;
-use crate::scenario::Context;
 use crate::scenario::wait::PATIENCE;
+use crate::scenario::{Context, wait};
 
 const LAN: Network = Network::Lan(0);
 
@@ -132,7 +132,41 @@ pub(super) async fn speaker_killed(ctx: &mut Context) -> Result<()> {
     ctx.step("it runs again, and must see that others have what it had");
     ctx.speakers_see_each_other().await?;
     stays(ctx, &addresses, &next).await?;
-    gap(ctx, "stopped", &stop(ctx, probing).await?)
+    gap(ctx, "stopped", &stop(ctx, probing).await?)?;
+    short_stall(ctx, &addresses, &next).await
+}
+
+/// A speaker that does not run for a moment, shorter than it takes to give it up:
+/// it notices, and nothing moves.
+async fn short_stall(ctx: &mut Context, addresses: &[IpAddr], owners: &[String]) -> Result<()> {
+    const STALL: Duration = Duration::from_millis(150);
+    let node = &owners[0];
+    let speaker = ctx.speaker_on(node).await?;
+    let stalls = async || {
+        let metrics = ctx.speaker_metrics(node).await?;
+        anyhow::Ok(metrics.sum("herald_l2_stalls_total", &[]))
+    };
+    let before = stalls().await?;
+    let taken = ctx.over_speakers("herald_l2_takeovers_total", &[]).await?;
+    let probing = probe(ctx, addresses).await?;
+    let begin = Instant::now();
+    ctx.signal(&speaker, "speaker", Signal::SIGSTOP)?;
+    sleep(STALL).await;
+    ctx.signal(&speaker, "speaker", Signal::SIGCONT)?;
+    let lasted = begin.elapsed();
+    wait::until("the speaker to count its stall", || async {
+        ensure!(stalls().await? > before, "it counts none");
+        Ok(())
+    })
+    .await?;
+    stays(ctx, addresses, owners).await?;
+    let moved = ctx.over_speakers("herald_l2_takeovers_total", &[]).await? - taken;
+    ensure!(moved.abs() < 0.5, "{moved} groups moved");
+    ctx.step(format!(
+        "stopped for {} ms: it noticed, and nothing moved",
+        lasted.as_millis()
+    ));
+    loss(ctx, "stalled", &stop(ctx, probing).await?)
 }
 
 /// The owner is cut off from the cluster, and is well on the LAN.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -10,8 +10,8 @@ use super::{FLOWING, Outside, ms, probe};
 use crate::faults::{self, Direction};
 use crate::network::Network;
 use crate::prober::ProbeReport;
+use crate::scenario::Context;
 use crate::scenario::wait::PATIENCE;
-use crate::scenario::{Context, herald, wait};
 
 const LAN: Network = Network::Lan(0);
 
@@ -54,7 +54,7 @@ impl Fault {
         match self {
             Self::Crash => faults::boot_node(ctx.lab(), node),
             Self::LinkCut => faults::heal(node, LAN),
-            Self::Killed => replaced(ctx, node, speaker).await,
+            Self::Killed => ctx.replace_speaker(node, speaker).await,
             Self::Stopped => ctx.signal(speaker, "speaker", Signal::SIGCONT),
         }
     }
@@ -166,21 +166,4 @@ async fn taken_over(ctx: &Context, fault: Fault, address: IpAddr, owner: &str) -
             .await
             .map(drop),
     }
-}
-
-/// Another pod in the place of one whose container was killed, as Kubernetes
-/// waits longer and longer before it starts the same one again.
-async fn replaced(ctx: &Context, node: &str, speaker: &str) -> Result<()> {
-    ctx.restarted(speaker, "speaker").await?;
-    ctx.kill_herald_pod(speaker).await?;
-    wait::until("another speaker in its place", || async {
-        let pods = ctx.herald_pods(herald::SPEAKER).await?;
-        ensure!(
-            pods.iter()
-                .all(|pod| pod.metadata.name.as_deref() != Some(speaker)),
-            "it is there still"
-        );
-        ctx.speaker_on(node).await.map(drop)
-    })
-    .await
 }

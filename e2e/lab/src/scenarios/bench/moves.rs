@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use herald_api::names::LABEL_EXCLUDE_NODE;
 use nix::sys::signal::Signal;
 
 use super::{Outside, ms, probe};
-use crate::scenario::{Context, herald, wait};
+use crate::scenario::{Context, herald};
 
 /// Probes of each move, at least.
 const PROBES: u64 = 10_000;
@@ -80,16 +80,7 @@ async fn left_and_back(ctx: &Context, address: IpAddr, owner: &str) -> Result<()
     let speaker = ctx.speaker_on(owner).await?;
     ctx.signal(&speaker, "speaker", Signal::SIGTERM)?;
     ctx.client().owned_by_other_than(address, owner).await?;
-    ctx.restarted(&speaker, "speaker").await?;
-    // A pod whose container has not ended before, for the next time.
-    ctx.kill_herald_pod(&speaker).await?;
-    wait::until("another speaker in its place", || async {
-        let now = ctx.speaker_on(owner).await?;
-        ensure!(now != speaker, "it is there still");
-        Ok(())
-    })
-    .await?;
-    ctx.speakers_are_well().await?;
+    ctx.replace_speaker(owner, &speaker).await?;
     ctx.speakers_hear_each_other().await
 }
 
