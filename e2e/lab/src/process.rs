@@ -79,6 +79,12 @@ impl Found {
         self.kib("smaps_rollup", "Pss:")
     }
 
+    /// Resident memory in KiB that no file stands behind: without the program's
+    /// own code.
+    pub fn anonymous_kib(&self) -> Option<u64> {
+        self.kib("status", "RssAnon:")
+    }
+
     fn kib(&self, file: &str, field: &str) -> Option<u64> {
         let text = fs::read_to_string(format!("/proc/{}/{file}", self.pid)).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix(field))?;

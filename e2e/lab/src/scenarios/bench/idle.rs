@@ -1,8 +1,9 @@
 //! What a speaker takes when there is nothing to do.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use tokio::time::sleep;
 
 use super::fleet::Fleet;
@@ -16,25 +17,32 @@ const LASTING: Duration = Duration::from_mins(1);
 const SERVICES: u32 = 1000;
 /// Peers of each speaker, simulated ones among them.
 const PEERS: u16 = 50;
-/// After a change, and before measuring: announcements are over after 5 s, and
-/// the status objects are written.
-const SETTLE: Duration = Duration::from_secs(10);
+/// Announcements are over after 5 s.
+const SETTLE: Duration = Duration::from_secs(6);
+/// Who has written nothing for so long has nothing to write.
+const CALM: Duration = Duration::from_secs(5);
+/// How long thousands of events and statuses may take to be written.
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// With 0, 1,000 and 10,000 addresses, among 3 nodes and among 50 peers.
 pub(in crate::scenarios) async fn idle(ctx: &mut Context) -> Result<()> {
     let mut fleet = Fleet::make(ctx, SERVICES).await?;
     for each in [0, 1, 10] {
+        let addresses = SERVICES * each;
+        let few = format!("{addresses}/{}-nodes", ctx.node_count());
+        let many = format!("{addresses}/{PEERS}-peers");
+        let (few_wanted, many_wanted) = (ctx.effort().wants(&few), ctx.effort().wants(&many));
+        if !few_wanted && !many_wanted {
+            continue;
+        }
         if each > 0 {
             fleet.give(ctx, each).await?;
             drop(fleet.survey(ctx).await?);
         }
-        let addresses = fleet.addresses();
-        let few = format!("{addresses}/{}-nodes", ctx.node_count());
-        if ctx.effort().wants(&few) {
+        if few_wanted {
             measure(ctx, &few).await?;
         }
-        let many = format!("{addresses}/{PEERS}-peers");
-        if ctx.effort().wants(&many) {
+        if many_wanted {
             among_many(ctx, &many).await?;
         }
     }
@@ -50,7 +58,7 @@ async fn among_many(ctx: &mut Context, what: &str) -> Result<()> {
         wait::until(&format!("{node} to hear {PEERS} peers"), || async {
             let metrics = ctx.speaker_metrics(&node).await?;
             let heard = metrics.sum("herald_l2_peers", &up);
-            anyhow::ensure!(heard >= f64::from(PEERS), "it hears {heard}");
+            ensure!(heard >= f64::from(PEERS), "it hears {heard}");
             Ok(())
         })
         .await?;
@@ -60,9 +68,23 @@ async fn among_many(ctx: &mut Context, what: &str) -> Result<()> {
     ctx.speakers_hear_each_other().await
 }
 
+/// Waits until the speakers ask nothing of the API server any more: an event for
+/// each Service takes its time.
+async fn calm(ctx: &Context) -> Result<()> {
+    let asked = || anyhow::Ok(std::fs::metadata(ctx.lab().audit_log())?.len());
+    wait::until_for(PATIENCE, "the speakers to have written all", || async {
+        let before = asked()?;
+        sleep(CALM).await;
+        ensure!(asked()? == before, "they write still");
+        Ok(())
+    })
+    .await
+}
+
 /// The worst of all speakers.
 async fn measure(ctx: &mut Context, what: &str) -> Result<()> {
     sleep(SETTLE).await;
+    calm(ctx).await?;
     let mut speakers = Vec::new();
     for pod in ctx.herald_pods(herald::SPEAKER).await? {
         let name = pod.metadata.name.context("a pod has a name")?;
@@ -85,13 +107,18 @@ async fn measure(ctx: &mut Context, what: &str) -> Result<()> {
         speakers.iter().map(of).max().unwrap_or(0)
     };
     let mib = |kib: u64| u32::try_from(kib).map_or(f64::INFINITY, f64::from) / 1024.0;
-    let (rss, pss) = (mib(most(Found::rss_kib)), mib(most(Found::pss_kib)));
-    ctx.step(format!(
-        "{what}: {:.2} % of a core, {rss:.1} MiB resident, {pss:.1} MiB by its part",
-        cpu * 100.0
-    ));
+    let memory = [
+        ("rss", mib(most(Found::rss_kib))),
+        ("pss", mib(most(Found::pss_kib))),
+        ("anonymous", mib(most(Found::anonymous_kib))),
+    ];
     ctx.figure(&format!("{what}/cpu"), cpu * 100.0, "%");
-    ctx.figure(&format!("{what}/rss"), rss, "MiB");
-    ctx.figure(&format!("{what}/pss"), pss, "MiB");
+    let mut told = format!("{what}: {:.2} % of a core", cpu * 100.0);
+    for (kind, mib) in memory {
+        ctx.figure(&format!("{what}/{kind}"), mib, "MiB");
+        // Writing to a String does not fail.
+        let _ = write!(told, ", {kind} {mib:.1} MiB");
+    }
+    ctx.step(told);
     Ok(())
 }
