@@ -53,10 +53,10 @@ pub(super) async fn link_cut(ctx: &mut Context) -> Result<()> {
 
     // A carrier that is lost is not waited for.
     let owner = &next[0];
-    let probing = probe(ctx, &addresses[..1]).await?;
+    let probing = probe(ctx, &addresses).await?;
     faults::plug(owner, LAN, false)?;
     ctx.step(format!("the cable of {owner} is pulled"));
-    left(ctx, &addresses[..1], owner).await?;
+    left(ctx, &addresses, owner).await?;
     gap(ctx, "unplugged", &stop(ctx, probing).await?)?;
     faults::plug(owner, LAN, true)?;
     ctx.speakers_see_each_other().await?;
@@ -72,10 +72,10 @@ pub(super) async fn one_way(ctx: &mut Context) -> Result<()> {
     for (what, direction) in [("unheard", Direction::Out), ("deaf", Direction::In)] {
         ctx.speakers_see_each_other().await?;
         let owner = ctx.client().owner(addresses[0]).await?;
-        let probing = probe(ctx, &addresses[..1]).await?;
+        let probing = probe(ctx, &addresses).await?;
         faults::cut(&owner, LAN, direction)?;
         ctx.step(format!("{owner} is {what}"));
-        left(ctx, &addresses[..1], &owner).await?;
+        left(ctx, &addresses, &owner).await?;
         gap(ctx, what, &stop(ctx, probing).await?)?;
         faults::heal(&owner, LAN)?;
     }
@@ -98,10 +98,10 @@ pub(super) async fn flap_then_crash(ctx: &mut Context) -> Result<()> {
     }
     ctx.step(format!("the link of {flapping} flapped"));
     let owner = ctx.client().owner(addresses[0]).await?;
-    let probing = probe(ctx, &addresses[..1]).await?;
+    let probing = probe(ctx, &addresses).await?;
     faults::crash_node(ctx.lab(), &owner)?;
     ctx.step(format!("{owner} crashed"));
-    left(ctx, &addresses[..1], &owner).await?;
+    left(ctx, &addresses, &owner).await?;
     gap(ctx, "", &stop(ctx, probing).await?)
 }
 
