@@ -58,13 +58,13 @@ struct Flags {
     #[arg(long, env = "POD_NAME")]
     identity: Option<String>,
     /// Others take the lease after it was unchanged for this long.
-    #[arg(long, value_parser = seconds, default_value = "15s")]
+    #[arg(long, value_parser = duration, default_value = "2s")]
     leader_elect_lease_duration: Duration,
     /// The leader stops when it could not renew for this long.
-    #[arg(long, value_parser = seconds, default_value = "10s")]
+    #[arg(long, value_parser = duration, default_value = "1500ms")]
     leader_elect_renew_deadline: Duration,
     /// Between two tries for the lease.
-    #[arg(long, value_parser = seconds, default_value = "2s")]
+    #[arg(long, value_parser = duration, default_value = "500ms")]
     leader_elect_retry_period: Duration,
     /// Where /metrics, /healthz and /readyz are served.
     #[arg(long, default_value = "[::]:7472")]
@@ -130,7 +130,8 @@ async fn main() -> Result<()> {
     let health = Health::new();
     // First of all: as process 1 of a container nothing else would end us.
     let stop = herald_telemetry::stop_on_signal()?;
-    let client = Client::try_default().await.context("find the API server")?;
+    let api = kube::Config::infer().await.context("find the API server")?;
+    let client = Client::try_from(api.clone()).context("make a client of the API server")?;
     let address = flags.metrics_bind_address;
     let configured = Box::pin(configure(&client, flags, &mut registry));
     let configured = stop.run_until_cancelled(configured).await;
@@ -144,7 +145,7 @@ async fn main() -> Result<()> {
         CancellationToken::new(),
     );
     tokio::select! {
-        result = herald_operator::run(client, config, metrics, health, stop) => result?,
+        result = herald_operator::run(client, api, config, metrics, health, stop) => result?,
         result = endpoint => result?,
     }
     Ok(())
@@ -250,11 +251,21 @@ fn print(text: &str) -> Result<()> {
 }
 
 /// A whole number of seconds with its unit, `15s`.
+#[cfg(feature = "aws")]
 fn seconds(text: &str) -> Result<Duration, String> {
     text.strip_suffix('s')
         .and_then(|number| number.parse().ok())
         .map(Duration::from_secs)
         .ok_or_else(|| format!("{text:?} is no duration; write for example 15s"))
+}
+
+/// A whole number of seconds or milliseconds with its unit, `15s` or `1500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let whole = |number: &str| number.parse().ok();
+    text.strip_suffix("ms")
+        .and_then(|number| whole(number).map(Duration::from_millis))
+        .or_else(|| whole(text.strip_suffix('s')?).map(Duration::from_secs))
+        .ok_or_else(|| format!("{text:?} is no duration; write for example 15s or 1500ms"))
 }
 
 #[cfg(test)]
@@ -266,6 +277,15 @@ mod tests {
     #[test]
     fn flags_do_not_contradict_each_other() {
         Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_seconds_or_milliseconds() {
+        assert_eq!(duration("15s"), Ok(Duration::from_secs(15)));
+        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
+        for wrong in ["15", "s", "ms", "-1s", "1m", "1.5s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[cfg(feature = "aws")]

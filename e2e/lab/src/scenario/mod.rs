@@ -18,6 +18,7 @@ pub mod clients;
 mod cloud;
 mod command;
 mod context;
+pub mod crowd;
 mod group;
 mod grouping;
 pub mod herald;
@@ -28,6 +29,7 @@ mod report;
 mod runner;
 pub mod services;
 mod spec;
+pub mod traffic;
 pub mod wait;
 pub mod workloads;
 

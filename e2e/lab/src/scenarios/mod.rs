@@ -9,6 +9,7 @@ mod failover;
 mod frames;
 mod operator;
 mod rbac;
+mod scale;
 mod segment;
 
 use crate::scenario::Isolation::Own;
@@ -92,6 +93,24 @@ pub static ALL: &[Scenario] = &[
         isolation: Own,
         measures: true,
         run: run!(operator::failover),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "cold-start",
+        title: "2,000 Services wait when the operator starts: how fast they have their addresses, \
+                beside what the same API server takes from a bare client",
+        isolation: Own,
+        only_bench: true,
+        run: run!(scale::cold_start),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "ten-thousand",
+        title: "10,000 Services: pace and memory, a restart, one more Service, the leader's death, \
+                and no write where nothing changes",
+        isolation: Own,
+        only_bench: true,
+        run: run!(scale::ten_thousand),
         ..Scenario::BASE
     },
     Scenario {
