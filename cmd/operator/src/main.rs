@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use herald_api::{IPAddressPool, L2Advertisement, L2Status};
+use herald_api::{
+    BFDProfile, BGPAdvertisement, BGPPeer, BGPStatus, Community, IPAddressPool, L2Advertisement,
+    L2Status,
+};
 use herald_baremetal::BareMetal;
 use herald_fake::FakeCloud;
 use herald_ipam::AddressPools;
@@ -234,6 +237,11 @@ fn crds() -> Result<String> {
         IPAddressPool::crd(),
         L2Advertisement::crd(),
         L2Status::crd(),
+        BGPPeer::crd(),
+        BGPAdvertisement::crd(),
+        BFDProfile::crd(),
+        Community::crd(),
+        BGPStatus::crd(),
     ] {
         text.push_str("---\n");
         text.push_str(&serde_yaml_ng::to_string(&crd)?);
