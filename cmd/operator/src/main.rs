@@ -51,6 +51,13 @@ struct Flags {
     /// Label selector of the nodes that load balancers of a cloud get.
     #[arg(long, default_value = "")]
     node_selector: String,
+    /// Take over the pools, advertisements and peers of another load balancer: they
+    /// are read where they are, copied into Herald's namespace and followed.
+    #[arg(long, value_enum)]
+    adopt: Option<Adopt>,
+    /// Namespace of what --adopt reads.
+    #[arg(long, default_value = "metallb-system")]
+    adopt_namespace: String,
     /// Say what would be done, in conditions and events, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -84,6 +91,8 @@ struct Flags {
 enum Command {
     /// Print the custom resource definitions.
     Crds,
+    /// Write Herald's objects that say what `MetalLB`'s say, and print them.
+    Migrate(Migrate),
     /// Print the page of annotations of AWS load balancers, in Markdown.
     #[cfg(feature = "aws")]
     AwsAnnotations,
@@ -92,9 +101,50 @@ enum Command {
     AwsIamPolicy(aws::AwsPolicy),
 }
 
+#[derive(Debug, clap::Args)]
+struct Migrate {
+    /// Print the objects, write none.
+    #[arg(long)]
+    dry_run: bool,
+    /// Namespace of `MetalLB`.
+    #[arg(long, default_value = "metallb-system")]
+    from: String,
+    /// Namespace of Herald.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "herald-system")]
+    namespace: String,
+}
+
+impl Migrate {
+    async fn run(self) -> Result<()> {
+        let client = Client::try_default().await.context("find the API server")?;
+        let migration =
+            herald_operator::migrate(&client, &self.from, &self.namespace, self.dry_run).await?;
+        let mut text = String::new();
+        for object in &migration.objects {
+            text.push_str("---\n");
+            text.push_str(&serde_yaml_ng::to_string(object)?);
+        }
+        print(&text)?;
+        // Apart from the objects, which may go into a file.
+        let done = if self.dry_run { "would be" } else { "are" };
+        eprintln!("{} objects {done} written", migration.objects.len());
+        for remark in &migration.remarks {
+            eprintln!("note: {remark}");
+        }
+        Ok(())
+    }
+}
+
+/// What --adopt takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Adopt {
+    Metallb,
+}
+
 impl Command {
-    fn run(self) -> Result<()> {
+    async fn run(self) -> Result<()> {
         match self {
+            Self::Migrate(migrate) => migrate.run().await,
             Self::Crds => print(&crds()?),
             #[cfg(feature = "aws")]
             Self::AwsAnnotations => print(&herald_aws::annotations::markdown()),
@@ -125,7 +175,7 @@ enum DefaultProvider {
 async fn main() -> Result<()> {
     let flags = Flags::parse();
     if let Some(command) = flags.command {
-        return command.run();
+        return command.run().await;
     }
     herald_telemetry::init_logs(flags.log_format);
     let mut registry = Registry::default();
@@ -206,6 +256,9 @@ async fn configure(client: &Client, flags: Flags, registry: &mut Registry) -> Re
         }),
         pools,
         node_selector: flags.node_selector,
+        adopt_metallb: flags
+            .adopt
+            .map(|Adopt::Metallb| flags.adopt_namespace.clone()),
         dry_run: flags.dry_run,
         lease: LeaseConfig {
             name: "herald-operator".into(),

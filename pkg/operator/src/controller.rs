@@ -1,6 +1,6 @@
 //! The leader's term: what exists is adopted, then every change is answered.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use herald_api::names::FINALIZER;
-use herald_api::{Retry, convert};
+use herald_api::{IPAddressPool, Retry, convert};
 use herald_core::{Node, ServiceKey};
 use herald_ipam::AddressPools;
 use k8s_openapi::api::core::v1::Service;
@@ -23,6 +23,7 @@ use crate::conditions;
 use crate::events;
 use crate::heartbeat_keys;
 use crate::lease::Fence;
+use crate::metallb::mirror;
 use crate::metrics::OperatorMetrics;
 use crate::pools::PoolKeeper;
 use crate::queue::Queue;
@@ -46,6 +47,7 @@ const LAST_EVENTS: Duration = Duration::from_secs(2);
 pub(crate) struct Controller {
     client: Client,
     namespace: String,
+    adopt_metallb: Option<String>,
     stores: Stores,
     context: Arc<Context>,
     addresses: Option<Arc<dyn AddressPools>>,
@@ -59,6 +61,8 @@ pub(crate) struct Controller {
     endpoints: HashSet<ServiceKey>,
     endpoints_due: Option<Instant>,
     pools_due: Option<Instant>,
+    /// The pools as people wrote them last.
+    pools_written: BTreeMap<String, PoolVersion>,
     /// The statuses of pools that are being written; at most one task.
     pools_writing: JoinSet<bool>,
     events: AbortOnDropHandle<()>,
@@ -98,6 +102,7 @@ impl Controller {
             pools: PoolKeeper::new(writes.clone(), config.namespace.clone(), writer, metrics.0),
             client: client.clone(),
             namespace: config.namespace.clone(),
+            adopt_metallb: config.adopt_metallb.clone(),
             stores,
             context: Arc::new(context),
             addresses: config.pools.clone(),
@@ -110,6 +115,7 @@ impl Controller {
             endpoints: HashSet::new(),
             endpoints_due: None,
             pools_due: None,
+            pools_written: BTreeMap::new(),
             pools_writing: JoinSet::new(),
             events: AbortOnDropHandle::new(tokio::spawn(writing)),
         }
@@ -130,6 +136,7 @@ impl Controller {
         };
         if begun {
             let _keys = self.keep_heartbeat_keys();
+            let _copies = self.keep_copies();
             self.work(stop, lost).await;
         }
         self.end(lost).await
@@ -203,6 +210,17 @@ impl Controller {
         Some(AbortOnDropHandle::new(tokio::spawn(keep)))
     }
 
+    /// Follows `MetalLB`'s objects, if asked for.
+    fn keep_copies(&self) -> Option<AbortOnDropHandle<()>> {
+        let keep = mirror::keep(
+            self.client.clone(),
+            self.context.writer.clone(),
+            self.adopt_metallb.clone()?,
+            self.namespace.clone(),
+        );
+        Some(AbortOnDropHandle::new(tokio::spawn(keep)))
+    }
+
     /// Takes over what exists before anything new is served. The list is fresh
     /// from the API server: what the last leader wrote in its last moments is
     /// in it, which may not be true of the stores.
@@ -221,6 +239,7 @@ impl Controller {
         if let Some(pools) = self.addresses.clone() {
             // What was given in a former term is known from the Services.
             pools.forget();
+            self.pools_written = written_pools(&self.stores);
             self.pools.feed(&self.stores.pools.state(), pools.as_ref());
             for service in &services {
                 self.adopt_addresses(service, pools.as_ref());
@@ -359,6 +378,12 @@ impl Controller {
             Change::Service(key) => self.queue.add(key, now),
             Change::Services => self.everything(),
             Change::Pools => {
+                // Most changes of pools are what we say on them.
+                let written = written_pools(&self.stores);
+                if written == self.pools_written {
+                    return;
+                }
+                self.pools_written = written;
                 if let Some(addresses) = &self.addresses {
                     self.pools
                         .feed(&self.stores.pools.state(), addresses.as_ref());
@@ -469,4 +494,25 @@ impl Controller {
         self.pools_writing
             .spawn(async move { keeper.write(&pools, addresses.as_ref()).await });
     }
+}
+
+/// What changes whenever a pool is written by somebody, and not when its status is.
+#[derive(Debug, PartialEq, Eq)]
+struct PoolVersion {
+    uid: Option<String>,
+    generation: Option<i64>,
+    deleting: bool,
+}
+
+fn written_pools(stores: &Stores) -> BTreeMap<String, PoolVersion> {
+    let version = |pool: &IPAddressPool| PoolVersion {
+        uid: pool.uid(),
+        generation: pool.metadata.generation,
+        deleting: pool.metadata.deletion_timestamp.is_some(),
+    };
+    let pools = stores.pools.state();
+    pools
+        .iter()
+        .map(|pool| (pool.name_any(), version(pool)))
+        .collect()
 }

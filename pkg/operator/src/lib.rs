@@ -19,6 +19,7 @@ mod fenced;
 mod gates;
 mod heartbeat_keys;
 pub mod lease;
+mod metallb;
 mod metrics;
 mod pools;
 mod queue;
@@ -39,6 +40,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 pub use lease::{LeaseConfig, LeaseError};
+pub use metallb::{MigrateError, Migration, migrate};
 pub use metrics::OperatorMetrics;
 
 /// How an operator is set up.
@@ -54,6 +56,8 @@ pub struct Config {
     /// Labels of the nodes that load balancers outside the cluster get, as a
     /// selector; empty means all.
     pub node_selector: String,
+    /// Namespace of `MetalLB`, whose objects are copied into Herald's, if they are.
+    pub adopt_metallb: Option<String>,
     /// Print plans, change nothing.
     pub dry_run: bool,
     /// Leader election.

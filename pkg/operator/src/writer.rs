@@ -85,7 +85,7 @@ impl Writer {
 
     /// Makes a write, if one may begin now, and gives it up when the lease may
     /// have ended.
-    async fn fenced<T>(
+    pub(crate) async fn fenced<T>(
         &self,
         write: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, WriteError> {

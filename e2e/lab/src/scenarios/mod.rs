@@ -1,6 +1,7 @@
 //! The list of scenarios. It is the specification of what Herald does for a
 //! client outside the cluster; `herald-lab list` prints it.
 
+mod adopt;
 mod allocation;
 mod bad_objects;
 mod cloud;
@@ -93,6 +94,14 @@ pub static ALL: &[Scenario] = &[
         isolation: Own,
         measures: true,
         run: run!(operator::failover),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "adopt-metallb",
+        title: "MetalLB's pools, advertisements and peers are taken over, and its Services with \
+                every address; migrated, they stay when MetalLB goes",
+        isolation: Own,
+        run: run!(adopt::metallb),
         ..Scenario::BASE
     },
     Scenario {
