@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use herald_api::names::CONDITION_LOAD_BALANCER_READY;
+use herald_api::names::{CONDITION_LOAD_BALANCER_READY, CONDITION_WARNINGS};
 use k8s_openapi::api::core::v1::{Event, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -181,6 +181,22 @@ impl Context {
                 let condition = ready_condition(service?)?;
                 (condition.status == status && condition.reason == reason)
                     .then(|| condition.message.clone())
+            },
+        )
+        .await
+    }
+
+    /// Waits until the warnings about a Service say this, and returns them.
+    pub async fn warned(&self, name: &str, words: &str) -> Result<String> {
+        wait::object(
+            self.api(),
+            name,
+            &format!("Service {name} to be warned of {words:?}"),
+            |service| {
+                let service: &Service = service?;
+                let conditions = service.status.as_ref()?.conditions.as_ref()?;
+                let found = conditions.iter().find(|c| c.type_ == CONDITION_WARNINGS)?;
+                found.message.contains(words).then(|| found.message.clone())
             },
         )
         .await

@@ -10,6 +10,7 @@ mod frames;
 mod operator;
 mod rbac;
 mod segment;
+mod sharing;
 
 use crate::scenario::Isolation::Own;
 use crate::scenario::Overlay::FakeCloud;
@@ -83,6 +84,13 @@ pub static ALL: &[Scenario] = &[
         title: "a requested address is given when it is free, and else the condition says that \
                 it is taken or in no pool",
         run: run!(allocation::requested_address),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "shared-address",
+        title: "Services with one sharing key have one address, announced by one node; one whose \
+                port is taken is told by whom, and joins them when the port is free",
+        run: run!(sharing::shared_address),
         ..Scenario::BASE
     },
     Scenario {
@@ -270,7 +278,7 @@ pub static ALL: &[Scenario] = &[
     Scenario {
         name: "bad-objects",
         title: "overlapping pools, a range upside down, a CIDR with host bits, an unknown class, \
-                two requested addresses of one family: each is told, and nothing else is \
+                an address requested twice: each is told, and nothing else is \
                 disturbed",
         run: run!(bad_objects::bad_objects),
         ..Scenario::BASE
