@@ -188,6 +188,18 @@ impl Context {
         Ok(())
     }
 
+    /// Waits until a pool of the scenario is gone.
+    pub async fn pool_is_gone(&self, name: &str) -> Result<()> {
+        let pools: Api<IPAddressPool> = self.herald_api();
+        wait::object(
+            pools,
+            &self.pool_name(name),
+            &format!("pool {name} to be gone"),
+            |pool| pool.is_none().then_some(()),
+        )
+        .await
+    }
+
     /// Waits until a pool's condition `Valid` has this status and reason, and
     /// returns its message.
     pub async fn pool_condition(&self, name: &str, status: &str, reason: &str) -> Result<String> {

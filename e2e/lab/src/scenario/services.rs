@@ -50,6 +50,7 @@ pub struct Exposing<'a> {
     spec: Map<String, Value>,
     ports: Vec<Value>,
     annotations: Map<String, Value>,
+    labels: Value,
 }
 
 impl Context {
@@ -67,6 +68,7 @@ impl Context {
             spec,
             ports: Vec::new(),
             annotations: Map::new(),
+            labels: json!({}),
         }
     }
 
@@ -181,6 +183,22 @@ impl Context {
                 let condition = ready_condition(service?)?;
                 (condition.status == status && condition.reason == reason)
                     .then(|| condition.message.clone())
+            },
+        )
+        .await
+    }
+
+    /// Waits until nothing about a Service is odd.
+    pub async fn not_warned(&self, name: &str) -> Result<()> {
+        wait::object(
+            self.api(),
+            name,
+            &format!("Service {name} to be warned of nothing"),
+            |service| {
+                let service: &Service = service?;
+                let mut conditions = service.status.as_ref()?.conditions.iter().flatten();
+                let odd = conditions.any(|c| c.type_ == CONDITION_WARNINGS);
+                (!odd).then_some(())
             },
         )
         .await
@@ -344,6 +362,12 @@ impl Exposing<'_> {
         self
     }
 
+    /// Labels, an object.
+    pub fn label_all(mut self, labels: Value) -> Self {
+        self.labels = labels;
+        self
+    }
+
     /// Makes the Service; returns when the API server has taken it.
     pub async fn create(mut self) -> Result<Instant> {
         if self.ports.is_empty() {
@@ -353,7 +377,9 @@ impl Exposing<'_> {
         }
         self.spec.insert("ports".into(), self.ports.into());
         let service = serde_json::from_value(json!({
-            "metadata": {"name": self.name, "annotations": self.annotations},
+            "metadata": {
+                "name": self.name, "annotations": self.annotations, "labels": self.labels,
+            },
             "spec": self.spec,
         }))?;
         let services: Api<Service> = self.context.api();

@@ -8,6 +8,7 @@ mod exposing;
 mod failover;
 mod frames;
 mod operator;
+mod pools;
 mod rbac;
 mod segment;
 mod sharing;
@@ -84,6 +85,35 @@ pub static ALL: &[Scenario] = &[
         title: "a requested address is given when it is free, and else the condition says that \
                 it is taken or in no pool",
         run: run!(allocation::requested_address),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "pool-choice",
+        title: "which pool a Service gets its addresses from: by namespace, labels, priority and \
+                name; one family or two, gained and lost, from one pool or from two",
+        run: run!(pools::pool_choice),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "pool-rules",
+        title: "limits, reserved, excluded and freed addresses, and such as the cluster uses \
+                itself: kept to, and told on the pool and on the Service",
+        run: run!(pools::pool_rules),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "pool-draining",
+        title: "a pool drains: a Service has its old address beside the new one for a while, and no \
+                probe is lost; without any pool it keeps what it has, and is told",
+        run: run!(pools::pool_draining),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "outside-pools",
+        title: "five restarts of the operator with Services that wait change no address; Services \
+                whose pool is deleted are moved, or lose their address, where the flag says so",
+        isolation: Own,
+        run: run!(pools::outside_pools),
         ..Scenario::BASE
     },
     Scenario {
