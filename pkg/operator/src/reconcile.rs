@@ -371,7 +371,6 @@ impl Context {
             depends: depends(provider.as_ref(), &request),
         });
         let current = request.ingress.clone();
-        let warnings = provider.warnings(&request);
         let backing = self.backing(&service, &request, provider.as_ref()).await?;
         let (gate, pods) = (backing.gate, backing.pods);
         let desired = self.desired(
@@ -385,6 +384,10 @@ impl Context {
             let about = service.object_ref(&());
             self.writer.event(&about, true, news.reason, &news.message);
         }
+        let warnings = match &desired {
+            Desired::Present { service, .. } => provider.warnings(service),
+            Desired::Absent { .. } => Vec::new(),
+        };
         let verdict = match outcome {
             Outcome::Settled(status) => {
                 let recheck = match &gate {
@@ -669,7 +672,10 @@ impl Context {
         Ok(())
     }
 
-    fn namespace_labels(&self, service: &Service) -> std::collections::BTreeMap<String, String> {
+    pub(crate) fn namespace_labels(
+        &self,
+        service: &Service,
+    ) -> std::collections::BTreeMap<String, String> {
         let reference = ObjectRef::new(&service.namespace().unwrap_or_default());
         self.namespaces
             .get(&reference)
