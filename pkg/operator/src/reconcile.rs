@@ -214,7 +214,7 @@ impl Context {
                 .find(|provider| matches(provider.as_ref()))
         };
         let provider = match &spec.load_balancer_class {
-            Some(class) => find(&|provider| provider.class() == class),
+            Some(class) => find(&|provider| provider.serves(class)),
             None => self
                 .default_provider
                 .as_ref()
@@ -330,7 +330,7 @@ impl Context {
             }
         }
         self.writer
-            .finalizer(service, false)
+            .finalizer(service, None)
             .await
             .map(drop)
             .map_err(|error| written(service, error))
@@ -359,7 +359,10 @@ impl Context {
         let mut service = service;
         if provider.external() && !dry_run && !has_finalizer(&service) {
             // Before anything is made outside.
-            let marked = self.writer.finalizer(&service, true).await;
+            let marked = self
+                .writer
+                .finalizer(&service, Some(provider.replaced_finalizers()))
+                .await;
             match marked.map_err(|error| written(&service, error))? {
                 Some(marked) => service = marked,
                 None => return Err(Next::Again),

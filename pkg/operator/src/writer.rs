@@ -126,16 +126,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Puts our finalizer on a Service, or takes it off; returns the Service as
+    /// Puts our finalizer on a Service, in the place of those that it replaces, or
+    /// takes it off; returns the Service as
     /// it is then, or none where there was nothing to do.
     pub(crate) async fn finalizer(
         &self,
         service: &Service,
-        wanted: bool,
+        instead_of: Option<&[&str]>,
     ) -> Result<Option<Service>, WriteError> {
         let mut finalizers = service.finalizers().to_vec();
         finalizers.retain(|finalizer| finalizer != FINALIZER);
-        if wanted {
+        if let Some(replaced) = instead_of {
+            finalizers.retain(|finalizer| !replaced.contains(&finalizer.as_str()));
             finalizers.push(FINALIZER.into());
         }
         if finalizers == service.finalizers() {
