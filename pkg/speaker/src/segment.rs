@@ -109,9 +109,6 @@ pub(crate) struct Segment {
     yielding: BTreeSet<IpAddr>,
     /// Addresses that no node had before, and since when.
     fresh: BTreeMap<IpAddr, Instant>,
-    /// Addresses that this node has announced. After a flap of its link they may
-    /// seem to be nobody's, while another node still answers for them.
-    had: BTreeSet<IpAddr>,
     /// Addresses of others of which this node checks that they are answered for.
     check: BTreeSet<IpAddr>,
     traps: Traps,
@@ -159,7 +156,6 @@ impl Segment {
             beats: Beats::new(&interface, common.metrics.clone()),
             traps: Traps::new(common.node.clone(), interface.index, interface.name.clone()),
             fresh: BTreeMap::new(),
-            had: BTreeSet::new(),
             check: BTreeSet::new(),
             look_at: Instant::now() + LOOK_SOON,
             detour: Detour::open(),
@@ -335,9 +331,6 @@ impl Segment {
         let (Some(before), Some(view)) = (before, self.view.as_deref()) else {
             return;
         };
-        let vips = view.groups.values().flatten();
-        let there: BTreeSet<IpAddr> = vips.map(|vip| vip.0).collect();
-        self.had.retain(|address| there.contains(address));
         for group in self.holding.keys() {
             let known = before.groups.get(group).map_or(&[][..], Vec::as_slice);
             let vips = view.groups.get(group).into_iter().flatten();

@@ -165,8 +165,7 @@ impl Segment {
         let addresses = self.addresses(group).to_vec();
         for vip in &addresses {
             self.yielding.remove(&vip.0);
-            let first = self.had.insert(vip.0);
-            if first && cause == Cause::Vacant {
+            if cause == Cause::Vacant {
                 self.fresh.insert(vip.0, now);
             }
         }
