@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use herald_api::{IPAddressPool, L2Advertisement, L2Status};
+use herald_api::{
+    BFDProfile, BGPAdvertisement, BGPPeer, BGPStatus, Community, IPAddressPool, L2Advertisement,
+    L2Status,
+};
 use herald_baremetal::BareMetal;
 use herald_fake::FakeCloud;
 use herald_ipam::AddressPools;
@@ -234,11 +237,37 @@ fn crds() -> Result<String> {
         IPAddressPool::crd(),
         L2Advertisement::crd(),
         L2Status::crd(),
+        BGPPeer::crd(),
+        BGPAdvertisement::crd(),
+        BFDProfile::crd(),
+        Community::crd(),
+        BGPStatus::crd(),
     ] {
+        let mut crd = serde_json::to_value(&crd)?;
+        drop_unsigned_formats(&mut crd);
         text.push_str("---\n");
         text.push_str(&serde_yaml_ng::to_string(&crd)?);
     }
     Ok(text)
+}
+
+/// `OpenAPI` knows no unsigned numbers, and the API server warns of what it does not
+/// know. The ranges stand beside.
+fn drop_unsigned_formats(schema: &mut serde_json::Value) {
+    match schema {
+        serde_json::Value::Object(fields) => {
+            if fields
+                .get("format")
+                .and_then(serde_json::Value::as_str)
+                .is_some_and(|format| format.starts_with("uint"))
+            {
+                fields.remove("format");
+            }
+            fields.values_mut().for_each(drop_unsigned_formats);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(drop_unsigned_formats),
+        _ => {}
+    }
 }
 
 fn print(text: &str) -> Result<()> {
