@@ -19,6 +19,7 @@ use crate::lab::{Lab, LabSpec};
 use crate::network::Network;
 use crate::plan::Families;
 use crate::prober::ProbeArguments;
+use crate::router::{self, Software};
 use crate::running::{self, Running};
 use crate::scenario::{self, Kernel, ScenarioArguments};
 use crate::{assets, demo, init, node, process, setgroups, vm};
@@ -40,7 +41,7 @@ enum Command {
     Down(NameArgs),
     /// Names of the labs that run.
     Labs,
-    /// Run a command on a host: cp, n1 ..., c1 ..., cloud.
+    /// Run a command on a host: cp, n1 ..., c1 ..., cloud, r1 ..., f1 ....
     Exec {
         #[command(flatten)]
         lab: NameArgs,
@@ -120,6 +121,12 @@ enum Command {
     },
     #[command(name = "__container", hide = true)]
     Container { sandbox: PathBuf },
+    #[command(name = router::SUBCOMMAND, hide = true)]
+    Router {
+        software: Software,
+        #[arg(last = true)]
+        words: Vec<String>,
+    },
     #[command(name = setgroups::SUBCOMMAND, hide = true)]
     KeepGroups {
         #[arg(last = true)]
@@ -147,6 +154,10 @@ struct UpArgs {
     /// Service LANs.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     lans: u8,
+    /// Routers outside the cluster, r1 and so on, each with a client behind it:
+    /// frr, bird, gobgp, openbgpd, exabgp; a list with commas.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    routers: Vec<Software>,
     /// vm: in a virtual machine with a stock kernel under software emulation,
     /// for what the host's kernel lacks; a shell there takes this terminal, and
     /// everything ends with it.
@@ -241,6 +252,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime()?.block_on(node::run(spec))?;
         }
         Command::Container { sandbox } => match node::become_container(&sandbox)? {},
+        Command::Router { software, words } => match router::become_program(software, &words)? {},
         Command::KeepGroups { words } => match setgroups::run(&words)? {},
         Command::Supervise { spec, overlay } => {
             runtime()?.block_on(supervise(&spec, overlay.as_deref()))?;
@@ -255,6 +267,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Assets => {
             for (name, path) in assets::ensure()? {
                 println!("{name} {}", path.display());
+            }
+            for software in Software::ALL {
+                match router::packages::ensure(software) {
+                    Ok(root) => println!("{software} {}", root.display()),
+                    Err(error) => println!("{software} is not here: {error:#}"),
+                }
             }
         }
         Command::Probe { lab, host, probe } => {
@@ -331,6 +349,7 @@ fn up(args: UpArgs) -> Result<ExitCode> {
         nodes: args.nodes,
         clients: args.clients,
         lans: args.lans,
+        routers: args.routers,
         families: args.families,
         proxy_mode: args.proxy_mode,
         strict_arp: !args.no_strict_arp,
@@ -339,6 +358,9 @@ fn up(args: UpArgs) -> Result<ExitCode> {
     };
     // Before the lab's own namespaces, which have no way out.
     assets::ensure()?;
+    for software in &spec.routers {
+        router::packages::ensure(*software)?;
+    }
     let mut inner = vec!["__supervise".to_owned(), serde_json::to_string(&spec)?];
     if !args.bare {
         inner.push(args.overlay);

@@ -22,6 +22,7 @@ use crate::node::kube_proxy;
 use crate::node::spec::NodeSpec;
 use crate::plan::{self, Families, Host};
 use crate::process::{self, NODE, PROCESS};
+use crate::router::Software;
 use crate::vm;
 
 /// Where a lab keeps its files, inside its own mount namespace.
@@ -43,6 +44,9 @@ pub struct LabSpec {
     pub clients: u8,
     /// Service LANs.
     pub lans: u8,
+    /// What runs on routers `r1`, `r2`, ... outside the cluster.
+    #[serde(default)]
+    pub routers: Vec<Software>,
     /// IP families of the cluster.
     pub families: Families,
     /// kube-proxy's mode: `nftables`, `iptables` or `ipvs`.
@@ -61,12 +65,20 @@ impl Default for LabSpec {
             nodes: 3,
             clients: 1,
             lans: 1,
+            routers: Vec::new(),
             families: Families::Dual,
             proxy_mode: "nftables".into(),
             strict_arp: true,
             images: BTreeMap::new(),
             logs: std::env::temp_dir().join("herald-lab-logs"),
         }
+    }
+}
+
+impl LabSpec {
+    /// How many routers there are.
+    pub fn router_count(&self) -> u8 {
+        u8::try_from(self.routers.len()).unwrap_or(u8::MAX)
     }
 }
 

@@ -16,6 +16,7 @@ pub mod node;
 pub mod plan;
 pub mod prober;
 pub mod process;
+pub mod router;
 mod running;
 pub mod scenario;
 pub mod scenarios;

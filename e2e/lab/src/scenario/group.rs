@@ -91,6 +91,7 @@ async fn start(plan: &Plan) -> Result<Lab> {
         clients: plan.needs.clients,
         families: plan.needs.families,
         proxy_mode: plan.needs.proxy_mode.to_string(),
+        routers: plan.needs.routers.clone(),
         logs: plan.logs.clone(),
         ..LabSpec::default()
     })
