@@ -320,7 +320,7 @@ mod tests {
     use super::*;
 
     fn object(name: &str, addresses: &[&str]) -> Arc<IPAddressPool> {
-        let spec = herald_api::IPAddressPoolSpec {
+        let spec = IPAddressPoolSpec {
             addresses: addresses.iter().map(|text| (*text).to_owned()).collect(),
             auto_assign: true,
             ..Default::default()
