@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use nix::sys::signal::Signal;
 
+use crate::apiproxy::{self, ProxyArguments};
 use crate::faults::{self, Direction};
 use crate::frames::{AskArguments, HostileArguments};
 use crate::lab::{Lab, LabSpec};
@@ -86,6 +87,8 @@ enum Command {
     AskHere(AskArguments),
     #[command(name = "__hostile", hide = true)]
     HostileHere(HostileArguments),
+    #[command(name = "__api-proxy", hide = true)]
+    ApiProxy(ProxyArguments),
     #[command(name = "__demo", hide = true)]
     DemoHere { logs: PathBuf },
     #[command(name = "__group", hide = true)]
@@ -259,6 +262,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             }
         }
         Command::AskHere(ask) => runtime()?.block_on(ask.run())?,
+        Command::ApiProxy(proxy) => runtime()?.block_on(apiproxy::run(proxy))?,
         Command::HostileHere(hostile) => runtime()?.block_on(hostile.run())?,
         Command::Scenario(args) => return runtime()?.block_on(args.run()),
         Command::Bench(args) => return runtime()?.block_on(args.bench()),
