@@ -2,6 +2,7 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+mod reference;
 
 use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use herald_operator::{Config, LeaseConfig, OperatorMetrics};
 use herald_provider::DynProvider;
 use herald_telemetry::{Health, LogFormat, Registry};
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client, CustomResourceExt as _, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 
@@ -69,6 +71,10 @@ struct Flags {
     /// Ranges of pods, as CIDRs, where nodes do not tell them; repeatable.
     #[arg(long, value_delimiter = ',')]
     pod_cidr: Vec<AddressRange>,
+    /// Another herald-operator in this cluster, with a lease of another name, serves
+    /// the classes that this one does not: leave its Services alone.
+    #[arg(long)]
+    other_operators: bool,
     /// Say what would be done, in conditions and events, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -78,6 +84,9 @@ struct Flags {
     /// Who this replica is, in the leader lease: no two may have the same name.
     #[arg(long, env = "POD_NAME")]
     identity: Option<String>,
+    /// Name of the leader lease: the same for replicas, another for another operator.
+    #[arg(long, default_value = "herald-operator")]
+    leader_elect_lease_name: String,
     /// Others take the lease after it was unchanged for this long.
     #[arg(long, value_parser = duration, default_value = "2s")]
     leader_elect_lease_duration: Duration,
@@ -102,6 +111,8 @@ struct Flags {
 enum Command {
     /// Print the custom resource definitions.
     Crds,
+    /// Print the page of all kinds and their fields, in Markdown.
+    Reference,
     /// Write Herald's objects that say what `MetalLB`'s say, and print them.
     Migrate(Migrate),
     /// Print the page of annotations of AWS load balancers, in Markdown.
@@ -157,6 +168,7 @@ impl Command {
         match self {
             Self::Migrate(migrate) => migrate.run().await,
             Self::Crds => print(&crds()?),
+            Self::Reference => print(&reference::markdown(&kinds())),
             #[cfg(feature = "aws")]
             Self::AwsAnnotations => print(&herald_aws::annotations::markdown()),
             #[cfg(feature = "aws")]
@@ -294,9 +306,10 @@ async fn configure(client: &Client, flags: Flags, registry: &mut Registry) -> Re
         adopt_metallb: flags
             .adopt
             .map(|Adopt::Metallb| flags.adopt_namespace.clone()),
+        other_operators: flags.other_operators,
         dry_run: flags.dry_run,
         lease: LeaseConfig {
-            name: "herald-operator".into(),
+            name: flags.leader_elect_lease_name,
             namespace: flags.namespace,
             identity,
             duration: flags.leader_elect_lease_duration,
@@ -330,9 +343,8 @@ async fn cluster_id(client: &Client, given: Option<&str>) -> Result<String> {
         .context("namespace kube-system has no UID")
 }
 
-fn crds() -> Result<String> {
-    let mut text = String::new();
-    for crd in [
+fn kinds() -> [CustomResourceDefinition; 8] {
+    [
         IPAddressPool::crd(),
         L2Advertisement::crd(),
         L2Status::crd(),
@@ -341,7 +353,12 @@ fn crds() -> Result<String> {
         BFDProfile::crd(),
         Community::crd(),
         BGPStatus::crd(),
-    ] {
+    ]
+}
+
+fn crds() -> Result<String> {
+    let mut text = String::new();
+    for crd in kinds() {
         let mut crd = serde_json::to_value(&crd)?;
         drop_unsigned_formats(&mut crd);
         text.push_str("---\n");

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use nix::sys::signal::Signal;
 
+use crate::apiproxy::{self, ProxyArguments};
 use crate::faults::{self, Direction};
 use crate::frames::{
     AskArguments, HostileArguments, PeersArguments, RecordArguments, ReplayArguments,
@@ -98,6 +99,8 @@ enum Command {
     ReplayHere(ReplayArguments),
     #[command(name = "__peers", hide = true)]
     PeersHere(PeersArguments),
+    #[command(name = "__api-proxy", hide = true)]
+    ApiProxy(ProxyArguments),
     #[command(name = "__demo", hide = true)]
     DemoHere { logs: PathBuf },
     #[command(name = "__group", hide = true)]
@@ -288,6 +291,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             }
         }
         Command::AskHere(ask) => runtime()?.block_on(ask.run())?,
+        Command::ApiProxy(proxy) => runtime()?.block_on(apiproxy::run(proxy))?,
         Command::HostileHere(hostile) => runtime()?.block_on(hostile.run())?,
         Command::SurveyHere(survey) => runtime()?.block_on(survey.run())?,
         Command::RecordHere(record) => runtime()?.block_on(record.run())?,

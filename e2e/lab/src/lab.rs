@@ -291,6 +291,12 @@ impl Lab {
         Ok(())
     }
 
+    /// A folder of `deploy/`, as kubectl takes it.
+    pub fn deploy(&self, folder: &str) -> Result<String> {
+        let folder = deploy_directory()?.join(folder);
+        Ok(folder.to_string_lossy().into_owned())
+    }
+
     /// Starts the pretend cloud on host `cloud`; `more` are further flags.
     pub fn start_fakecloud(&self, more: &[&str]) -> Result<()> {
         if !process::find(PROCESS, "fakecloud").is_empty() {
@@ -309,6 +315,34 @@ impl Lab {
             command,
             "fakecloud",
             &process::log_path(self.logs(), "fakecloud"),
+        )
+    }
+
+    /// Address of the API server on the management network.
+    pub fn api_server_host(&self) -> String {
+        let server = &self.state.control_plane.server;
+        server
+            .trim_start_matches("https://")
+            .trim_end_matches(":6443")
+            .to_owned()
+    }
+
+    /// Starts a proxy beside the API server by which `errors` of a hundred requests
+    /// fail.
+    pub fn start_api_proxy(&self, port: u16, errors: u8) -> Result<()> {
+        let host = self.api_server_host();
+        let mut command = process::in_host(Some(&Host::ControlPlane.name()), &isolate::own_path()?);
+        command
+            .arg("__api-proxy")
+            .arg(format!("--listen={host}:{port}"))
+            .arg(format!("--upstream={host}:6443"))
+            .arg("--certificates")
+            .arg(Path::new(DIRECTORY).join("cp"))
+            .arg(format!("--errors={errors}"));
+        process::start(
+            command,
+            "api-proxy",
+            &process::log_path(self.logs(), "api-proxy"),
         )
     }
 

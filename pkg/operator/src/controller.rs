@@ -102,6 +102,7 @@ impl Controller {
             endpoints: stores.endpoints.clone(),
             providers: config.providers.clone(),
             default_provider: config.default_provider.clone(),
+            other_operators: config.other_operators,
             dry_run: config.dry_run,
             writer: writer.clone(),
             metrics: metrics.0.clone(),

@@ -410,6 +410,42 @@ mod tests {
         );
     }
 
+    /// In steps of 10 ms: a holder that renews until it is stopped, and a waiter whose
+    /// wall clock is off and whose clock runs at another speed.
+    #[test]
+    fn no_clock_makes_two_leaders() {
+        let millis = Duration::from_millis;
+        for (wall, percent, stopped) in [-86_400, 0, 86_400]
+            .into_iter()
+            .flat_map(|wall| [80, 100, 125].map(|percent| (wall, percent)))
+            .flat_map(|(wall, percent)| [0, 490, 500, 3010].map(|stopped| (wall, percent, stopped)))
+        {
+            let (mut waiter, begin) = elector();
+            let mut fence = 0;
+            let mut lease = None;
+            let took = (0..).step_by(10).find(|now: &u64| {
+                if *now <= stopped && now % 500 == 0 {
+                    fence = now + 1500;
+                    let renewed = i64::try_from(*now).unwrap() / 1000 + wall;
+                    let transitions = i32::try_from(now / 500).unwrap();
+                    lease = Some(Record {
+                        duration: millis(2000),
+                        transitions,
+                        ..record("other", renewed)
+                    });
+                }
+                let clock = begin + millis(now * percent / 100);
+                waiter.step(clock, lease.clone()) == Step::Take
+            });
+            let took = took.expect("a holder that is stopped is replaced");
+            assert!(
+                took >= fence,
+                "{wall} s off, {percent} %, stopped at {stopped} ms: taken at {took}, fence at {fence}"
+            );
+            assert!(took <= stopped + 2600, "taken only at {took} ms");
+        }
+    }
+
     #[test]
     fn a_fence_falls_by_itself() {
         let fence = Fence::default();

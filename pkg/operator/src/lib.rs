@@ -26,6 +26,8 @@ mod pool_status;
 mod pools;
 mod queue;
 mod reconcile;
+#[cfg(test)]
+mod reconcile_tests;
 mod request;
 mod stores;
 mod writer;
@@ -62,6 +64,8 @@ pub struct Config {
     pub node_selector: String,
     /// Namespace of `MetalLB`, whose objects are copied into Herald's, if they are.
     pub adopt_metallb: Option<String>,
+    /// Whether other operators serve the classes that this one does not.
+    pub other_operators: bool,
     /// Print plans, change nothing.
     pub dry_run: bool,
     /// Leader election.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use herald_api::convert;
-use herald_api::names::{ANNOTATION_DRY_RUN, FINALIZER};
+use herald_api::names::{
+    ANNOTATION_DRY_RUN, CLASS_AWS_NLB, CLASS_BARE_METAL, CLASS_FAKE, FINALIZER,
+};
 use herald_core::{Backend, Node, ServiceKey, ServiceReference, ServiceRequest};
 use herald_provider::{Desired, DynProvider, Outcome, PodHealth, ProviderError, Status, Warning};
 use k8s_openapi::api::core::v1 as core_v1;
@@ -29,6 +31,9 @@ const GATE_POLL: Duration = Duration::from_secs(5);
 /// balancers too: their ports are read this often.
 const REFERENCE_POLL: Duration = Duration::from_mins(1);
 
+/// Every class of Herald's.
+const CLASSES: [&str; 3] = [CLASS_BARE_METAL, CLASS_AWS_NLB, CLASS_FAKE];
+
 /// What every worker reads.
 pub(crate) struct Context {
     pub(crate) services: Store<Service>,
@@ -37,6 +42,8 @@ pub(crate) struct Context {
     pub(crate) endpoints: Option<Store<EndpointSlice>>,
     pub(crate) providers: Vec<Arc<dyn DynProvider>>,
     pub(crate) default_provider: Option<String>,
+    /// Whether other operators serve the classes that this one does not.
+    pub(crate) other_operators: bool,
     pub(crate) dry_run: bool,
     pub(crate) writer: Writer,
     pub(crate) metrics: Arc<Metrics>,
@@ -110,6 +117,9 @@ enum Owner<'a> {
     Provider(&'a Arc<dyn DynProvider>),
     /// A class of ours that nobody serves.
     UnknownClass(String),
+    /// Another operator of Herald's: what it says on the Service is not ours to
+    /// take away.
+    OtherOperator,
     /// Not a load balancer, on its way out, or another controller's.
     Nobody,
 }
@@ -156,6 +166,7 @@ impl Context {
             return Ok(());
         };
         match owner {
+            Owner::OtherOperator => self.hand_over(&service).await,
             Owner::Nobody => self.forget(&service).await,
             Owner::UnknownClass(class) => {
                 let known: Vec<&str> = self
@@ -222,6 +233,10 @@ impl Context {
         };
         match (provider, &spec.load_balancer_class) {
             (Some(provider), _) => Owner::Provider(provider),
+            (None, Some(class)) if self.other_operators && CLASSES.contains(&class.as_str()) => {
+                Owner::OtherOperator
+            }
+            (None, None) if self.other_operators => Owner::OtherOperator,
             (None, Some(class)) if class.starts_with("herald.dev/") => {
                 Owner::UnknownClass(class.clone())
             }
@@ -233,7 +248,7 @@ impl Context {
     pub(crate) fn provider_name(&self, service: &Service) -> Option<&'static str> {
         match self.owner(service) {
             Owner::Provider(provider) => Some(provider.name()),
-            Owner::UnknownClass(_) | Owner::Nobody => None,
+            Owner::UnknownClass(_) | Owner::OtherOperator | Owner::Nobody => None,
         }
     }
 
@@ -315,6 +330,23 @@ impl Context {
         }
     }
 
+    /// A Service that may have been ours, and is another operator's now. The finalizer
+    /// stays for one that makes things outside too.
+    async fn hand_over(&self, service: &Service) -> Result<(), Next> {
+        let class = service
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.load_balancer_class.as_deref());
+        if class != Some(CLASS_BARE_METAL) || !self.providers.iter().any(|p| p.external()) {
+            return Ok(());
+        }
+        self.writer
+            .finalizer(service, false)
+            .await
+            .map(drop)
+            .map_err(|error| written(service, error))
+    }
+
     /// Takes our marks off a Service that is not ours.
     async fn forget(&self, service: &Service) -> Result<(), Next> {
         if service.metadata.deletion_timestamp.is_none()
@@ -328,6 +360,11 @@ impl Context {
             if has_finalizer(service) {
                 return Err(Next::Again);
             }
+        }
+        // What it stands for is outside, and only who makes such things can tell
+        // whether any is left.
+        if self.other_operators && !self.providers.iter().any(|provider| provider.external()) {
+            return Ok(());
         }
         self.writer
             .finalizer(service, None)

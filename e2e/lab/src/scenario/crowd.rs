@@ -122,6 +122,40 @@ impl Context {
         Ok(found)
     }
 
+    /// Waits until every Service of type `LoadBalancer` has an address of its own, no
+    /// other has any, and no more are in use. Returns how many there are.
+    pub async fn crowd_settled(&self) -> Result<usize> {
+        let pools: Api<herald_api::IPAddressPool> = self.herald_api();
+        wait::until("every Service to have exactly what it should", || async {
+            let services: Api<Service> = self.api();
+            let mut taken = BTreeMap::new();
+            for service in services.list(&ListParams::default()).await? {
+                let name = service.name_any();
+                let addresses = ingress_addresses(&service);
+                let spec = service.spec.as_ref();
+                let balancer = spec.is_some_and(|s| s.type_.as_deref() == Some("LoadBalancer"));
+                ensure!(
+                    addresses.len() == usize::from(balancer),
+                    "Service {name} has {addresses:?}"
+                );
+                for address in addresses {
+                    if let Some(other) = taken.insert(address, name.clone()) {
+                        anyhow::bail!("{address} was given to {name} and to {other}");
+                    }
+                }
+            }
+            let pool = pools.get(&self.pool_name("crowd")).await?;
+            let used = pool.status.map_or(0, |status| status.assigned_ipv4);
+            ensure!(
+                usize::try_from(used)? == taken.len(),
+                "{used} addresses are in use for {} Services",
+                taken.len()
+            );
+            Ok(taken.len())
+        })
+        .await
+    }
+
     /// Deletes all Services of the scenario, in portions.
     pub async fn crowd_leaves(&self) -> Result<()> {
         let services: Api<Service> = self.api();

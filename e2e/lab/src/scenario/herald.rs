@@ -160,6 +160,19 @@ impl Context {
         self.operator_is_well().await
     }
 
+    /// Sets all flags of the operator, and waits until it has rolled out.
+    pub async fn operator_args(&self, args: &[&str]) -> Result<()> {
+        let deployments: Api<Deployment> = self.herald_api();
+        let patch = json!({"spec": {"template": {"spec": {"containers": [
+            {"name": "operator", "args": args},
+        ]}}}});
+        deployments
+            .patch(OPERATOR, &PatchParams::default(), &Patch::Strategic(&patch))
+            .await
+            .context("set the operator's arguments")?;
+        self.operator_is_well().await
+    }
+
     /// Sets flags of the speakers, as [`Context::operator_flags`] does.
     pub async fn speaker_flags(&self, flags: &[&str]) -> Result<()> {
         let daemons: Api<DaemonSet> = self.herald_api();

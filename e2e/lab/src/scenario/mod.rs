@@ -13,6 +13,7 @@
 //! one for each part of the world: workloads, Services, pools, clients,
 //! Herald itself, the pretend cloud, the audit log.
 
+mod apiproxy;
 pub mod audit;
 pub mod clients;
 mod cloud;

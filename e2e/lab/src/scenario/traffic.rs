@@ -22,6 +22,8 @@ pub struct Write {
     pub name: String,
     /// When the API server had answered.
     pub answered: Timestamp,
+    /// Address that it came from.
+    pub from: String,
     /// HTTP status.
     pub status: u16,
 }
@@ -57,6 +59,8 @@ struct Entry {
     verb: String,
     user: User,
     stage_timestamp: Timestamp,
+    #[serde(rename = "sourceIPs", default)]
+    source_ips: Vec<String>,
     #[serde(default)]
     object_ref: ObjectRef,
     #[serde(default)]
@@ -105,6 +109,7 @@ impl Entry {
             resource,
             name: object.name,
             answered: self.stage_timestamp,
+            from: self.source_ips.into_iter().next().unwrap_or_default(),
             status: self.response_status.code,
         })
     }

@@ -125,7 +125,7 @@ impl Context {
 }
 
 /// Whether a Deployment's status is what its specification asks for.
-pub(super) fn is_rolled_out(deployment: &Deployment) -> bool {
+pub fn is_rolled_out(deployment: &Deployment) -> bool {
     let wanted = deployment
         .spec
         .as_ref()

@@ -1,6 +1,7 @@
 //! The list of scenarios. It is the specification of what Herald does for a
 //! client outside the cluster; `herald-lab list` prints it.
 
+mod admission;
 mod adopt;
 mod allocation;
 mod bad_objects;
@@ -8,6 +9,7 @@ mod bench;
 mod cloud;
 mod exposing;
 mod failover;
+mod fencing;
 mod frames;
 mod operator;
 mod pools;
@@ -15,6 +17,7 @@ mod rbac;
 mod scale;
 mod segment;
 mod sharing;
+mod side_by_side;
 
 use crate::scenario::Isolation::Own;
 use crate::scenario::Overlay::FakeCloud;
@@ -133,6 +136,55 @@ pub static ALL: &[Scenario] = &[
         isolation: Own,
         measures: true,
         run: run!(operator::failover),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "operator-fence",
+        title: "the leading operator is stopped, and another one cut off, while Services are \
+                created: no address is given twice, and nothing of a former leader is written",
+        isolation: Own,
+        run: run!(fencing::stopped),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "operator-killed",
+        title: "the leading operator is killed ten times while Services come, change and go: \
+                each has exactly what it should",
+        isolation: Own,
+        run: run!(fencing::killed),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "operator-killed-often",
+        title: "as operator-killed, a hundred times",
+        isolation: Own,
+        only_bench: true,
+        run: run!(fencing::killed_often),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "api-faults",
+        title: "30 % of the operator's requests fail and the API server is started anew while \
+                1,000 Services are created: each has an address of its own",
+        isolation: Own,
+        run: run!(fencing::api_faults),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "two-operators",
+        title: "two operators of two classes side by side: neither touches the other's Services, \
+                and one that moves from one to the other leaves nothing behind",
+        overlay: FakeCloud,
+        isolation: Own,
+        run: run!(side_by_side::two_operators),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "admission",
+        title: "with the admission policies the API server refuses what contradicts itself and, \
+                in strict mode, annotations that nobody knows; nothing else",
+        isolation: Own,
+        run: run!(admission::policies),
         ..Scenario::BASE
     },
     Scenario {
