@@ -97,6 +97,7 @@ fn admits(allocation: &ServiceAllocation, service: &ServiceRequest) -> bool {
 }
 
 /// Keeps the status of pools and the metrics of their use.
+#[derive(Clone)]
 pub(crate) struct PoolKeeper {
     client: Client,
     namespace: String,
@@ -207,8 +208,7 @@ impl PoolKeeper {
         if let (true, Some(problem)) = (news, problem) {
             let about = object.object_ref(&());
             self.writer
-                .event(&about, true, problem.reason, &problem.message)
-                .await;
+                .event(&about, true, problem.reason, &problem.message);
         }
         Ok(())
     }

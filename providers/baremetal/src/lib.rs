@@ -88,6 +88,10 @@ impl AddressPools for BareMetal {
         NAME
     }
 
+    fn forget(&self) {
+        *self.allocator() = Allocator::default();
+    }
+
     fn set_pools(&self, pools: Vec<Pool>) {
         self.allocator().set_pools(pools);
     }

@@ -18,6 +18,7 @@ pub mod clients;
 mod cloud;
 mod command;
 mod context;
+pub mod crowd;
 mod effort;
 mod group;
 mod grouping;
@@ -31,6 +32,7 @@ mod runner;
 pub mod services;
 mod spec;
 pub mod statistics;
+pub mod traffic;
 pub mod wait;
 pub mod workloads;
 

@@ -1,6 +1,7 @@
 //! The list of scenarios. It is the specification of what Herald does for a
 //! client outside the cluster; `herald-lab list` prints it.
 
+mod adopt;
 mod allocation;
 mod bad_objects;
 mod bench;
@@ -10,6 +11,7 @@ mod failover;
 mod frames;
 mod operator;
 mod rbac;
+mod scale;
 mod segment;
 
 use crate::scenario::Isolation::Own;
@@ -93,6 +95,32 @@ pub static ALL: &[Scenario] = &[
         isolation: Own,
         measures: true,
         run: run!(operator::failover),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "adopt-metallb",
+        title: "MetalLB's pools, advertisements and peers are taken over, and its Services with \
+                every address; migrated, they stay when MetalLB goes",
+        isolation: Own,
+        run: run!(adopt::metallb),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "cold-start",
+        title: "2,000 Services wait when the operator starts: how fast they have their addresses, \
+                beside what the same API server takes from a bare client",
+        isolation: Own,
+        only_bench: true,
+        run: run!(scale::cold_start),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "ten-thousand",
+        title: "10,000 Services: pace and memory, a restart, one more Service, the leader's death, \
+                and no write where nothing changes",
+        isolation: Own,
+        only_bench: true,
+        run: run!(scale::ten_thousand),
         ..Scenario::BASE
     },
     Scenario {
