@@ -1,6 +1,7 @@
 //! Many Services with many addresses, made by the bench itself.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -8,16 +9,21 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::capture::Mac;
 use crate::frames::Surveying;
 use crate::isolate;
-use crate::scenario::Context;
+use crate::scenario::{Context, wait};
 
 /// The first of the addresses.
 const FIRST: Ipv4Addr = Ipv4Addr::new(10, 20, 128, 0);
 /// Requests to the API server at a time.
 const AT_A_TIME: usize = 16;
+/// How long the repeats of 10,000 addresses may take, each said seven times.
+const QUIET: Duration = Duration::from_mins(5);
+/// For how long announcements are counted, to see whether there are repeats.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// Services whose addresses the bench gives. kube-proxy leaves them alone, as
 /// this is about who answers for an address, and not about what is behind it.
@@ -104,6 +110,26 @@ impl Fleet {
         }
         let (_, node, mac) = most.context("there are nodes")?;
         Ok((surveying, node, mac))
+    }
+
+    /// Waits until the repeats of earlier announcements have gone out, of which
+    /// thousands take a minute at the rate that is allowed, and only refreshes are
+    /// left.
+    pub(super) async fn quiet(&self, ctx: &Context) -> Result<()> {
+        // Each address every 90 s on average; twice that is no repeat.
+        let most = f64::from(self.addresses()) / 90.0 * 2.0 * LOOK.as_secs_f64() + 1.0;
+        let sent = async || {
+            ctx.over_speakers("herald_l2_gratuitous_sent_total", &[])
+                .await
+        };
+        wait::until_for(QUIET, "only refreshes to be announced", || async {
+            let before = sent().await?;
+            sleep(LOOK).await;
+            let more = sent().await? - before;
+            ensure!(more < most, "{more} announcements in {} s", LOOK.as_secs());
+            Ok(())
+        })
+        .await
     }
 }
 

@@ -17,8 +17,6 @@ const LASTING: Duration = Duration::from_mins(1);
 const SERVICES: u32 = 1000;
 /// Peers of each speaker, simulated ones among them.
 const PEERS: u16 = 50;
-/// Announcements are over after 5 s.
-const SETTLE: Duration = Duration::from_secs(6);
 /// Who has written nothing for so long has nothing to write.
 const CALM: Duration = Duration::from_secs(5);
 /// How long thousands of events and statuses may take to be written.
@@ -39,6 +37,7 @@ pub(in crate::scenarios) async fn idle(ctx: &mut Context) -> Result<()> {
             fleet.give(ctx, each).await?;
             drop(fleet.survey(ctx).await?);
         }
+        fleet.quiet(ctx).await?;
         if few_wanted {
             measure(ctx, &few).await?;
         }
@@ -83,7 +82,6 @@ async fn calm(ctx: &Context) -> Result<()> {
 
 /// The worst of all speakers.
 async fn measure(ctx: &mut Context, what: &str) -> Result<()> {
-    sleep(SETTLE).await;
     calm(ctx).await?;
     let mut speakers = Vec::new();
     for pod in ctx.herald_pods(herald::SPEAKER).await? {

@@ -1,23 +1,17 @@
 //! A node with thousands of addresses dies.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
-use tokio::time::sleep;
 
 use super::fleet::Fleet;
 use super::ms;
 use crate::faults;
 use crate::frames::epoch_ms;
 use crate::scenario::Context;
-use crate::scenario::wait::{self, PATIENCE};
+use crate::scenario::wait::PATIENCE;
 
 const SERVICES: u32 = 1000;
 const EACH: u32 = 10;
 const ROUNDS: u32 = 3;
-
-/// How long the repeats of 10,000 addresses may take, each said seven times.
-const QUIET: Duration = Duration::from_mins(5);
 
 /// When others answer for what it had, and have announced it.
 pub(in crate::scenarios) async fn l2_scale(ctx: &mut Context) -> Result<()> {
@@ -32,7 +26,7 @@ pub(in crate::scenarios) async fn l2_scale(ctx: &mut Context) -> Result<()> {
     ];
     for i in 1..=rounds {
         ctx.speakers_hear_each_other().await?;
-        quiet(ctx, fleet.addresses()).await?;
+        fleet.quiet(ctx).await?;
         let (mut surveying, node, mac) = fleet.survey(ctx).await?;
         surveying.watch(mac).await?;
         let crash = epoch_ms();
@@ -71,25 +65,4 @@ pub(in crate::scenarios) async fn l2_scale(ctx: &mut Context) -> Result<()> {
         ctx.spread(what, &values, "ms");
     }
     Ok(())
-}
-
-/// Waits until the repeats of earlier announcements have gone out, of which
-/// thousands take a minute at the rate that is allowed, and only refreshes are
-/// left.
-async fn quiet(ctx: &Context, addresses: u32) -> Result<()> {
-    const LOOK: Duration = Duration::from_secs(3);
-    // Each address every 90 s on average; twice that is no repeat.
-    let most = f64::from(addresses) / 90.0 * 2.0 * LOOK.as_secs_f64();
-    let sent = async || {
-        ctx.over_speakers("herald_l2_gratuitous_sent_total", &[])
-            .await
-    };
-    wait::until_for(QUIET, "only refreshes to be announced", || async {
-        let before = sent().await?;
-        sleep(LOOK).await;
-        let more = sent().await? - before;
-        ensure!(more < most, "{more} announcements in {} s", LOOK.as_secs());
-        Ok(())
-    })
-    .await
 }
