@@ -1,6 +1,7 @@
 //! A Kubernetes cluster on one machine, out of network namespaces.
 
 pub mod assets;
+pub mod aws;
 pub mod capture;
 pub mod cli;
 pub mod controlplane;

@@ -14,10 +14,12 @@
 //! Herald itself, the pretend cloud, the audit log.
 
 pub mod audit;
+mod aws;
 pub mod clients;
 mod cloud;
 mod command;
 mod context;
+mod exchange;
 mod group;
 mod grouping;
 pub mod herald;
@@ -31,6 +33,7 @@ mod spec;
 pub mod wait;
 pub mod workloads;
 
+pub use aws::{Account, Parameters, texts};
 pub use clients::Client;
 pub use cloud::Cloud;
 pub(crate) use command::default_logs;
