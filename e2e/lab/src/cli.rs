@@ -23,7 +23,7 @@ use crate::prober::ProbeArguments;
 use crate::router::{self, Software};
 use crate::running::{self, Running};
 use crate::scenario::{self, Kernel, ScenarioArguments};
-use crate::{assets, demo, init, node, process, setgroups, vm};
+use crate::{assets, aws, demo, init, node, setgroups, vm};
 
 /// A Kubernetes cluster on one machine, out of network namespaces: real
 /// control plane, real kube-proxy, real packets.
@@ -310,7 +310,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let [program, args @ ..] = command.as_slice() else {
                 bail!("no command given")
             };
-            let error = process::in_host(Some(&host), program.as_ref())
+            let error = aws::with_names(Some(&host), program.as_ref())
                 .args(args)
                 .exec();
             return Err(error).with_context(|| format!("run a command on {host}"));
@@ -357,6 +357,7 @@ fn up(args: UpArgs) -> Result<ExitCode> {
         families: args.families,
         proxy_mode: args.proxy_mode,
         strict_arp: !args.no_strict_arp,
+        aws: !args.bare && args.overlay == "aws",
         images: args.images.into_iter().collect::<BTreeMap<_, _>>(),
         logs: running.logs(),
     };

@@ -2,6 +2,7 @@
 
 mod apiproxy;
 pub mod assets;
+pub mod aws;
 pub mod capture;
 pub mod cli;
 pub mod controlplane;
