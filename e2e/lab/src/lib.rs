@@ -1,5 +1,6 @@
 //! A Kubernetes cluster on one machine, out of network namespaces.
 
+mod apiproxy;
 pub mod assets;
 pub mod capture;
 pub mod cli;
@@ -16,6 +17,7 @@ pub mod node;
 pub mod plan;
 pub mod prober;
 pub mod process;
+pub mod router;
 mod running;
 pub mod scenario;
 pub mod scenarios;

@@ -30,6 +30,10 @@ pub trait DynProvider: Send + Sync + 'static {
     fn name(&self) -> &'static str;
     /// See [`Provider::class`].
     fn class(&self) -> &'static str;
+    /// See [`Provider::serves`].
+    fn serves(&self, class: &str) -> bool;
+    /// See [`Provider::replaced_finalizers`].
+    fn replaced_finalizers(&self) -> &'static [&'static str];
     /// See [`Provider::external`].
     fn external(&self) -> bool;
     /// See [`Provider::follows_endpoints`].
@@ -63,6 +67,14 @@ impl<P: Provider> DynProvider for P {
 
     fn class(&self) -> &'static str {
         Provider::class(self)
+    }
+
+    fn serves(&self, class: &str) -> bool {
+        Provider::serves(self, class)
+    }
+
+    fn replaced_finalizers(&self) -> &'static [&'static str] {
+        Provider::replaced_finalizers(self)
     }
 
     fn external(&self) -> bool {

@@ -149,6 +149,15 @@ impl Provider for Aws {
         "herald.dev/aws-nlb"
     }
 
+    fn serves(&self, class: &str) -> bool {
+        let more = &self.shared.settings.more_classes;
+        class == Provider::class(self) || more.iter().any(|other| other == class)
+    }
+
+    fn replaced_finalizers(&self) -> &'static [&'static str] {
+        &["service.k8s.aws/resources"]
+    }
+
     fn external(&self) -> bool {
         true
     }
