@@ -237,7 +237,7 @@ sections! {
             "ALPN policy of TLS listeners.";
         BACKEND_PROTOCOL "aws-load-balancer-backend-protocol": Kind::OneOf(&["ssl", "tcp"]),
             default "`tcp`", example "ssl",
-            "`ssl`: TLS listeners speak TLS to their targets too. A change makes new target groups, which take over at once.";
+            "`ssl`: TLS listeners speak TLS to their targets too. A change makes new target groups, which take over when their targets are healthy.";
         TCP_UDP "aws-load-balancer-enable-tcp-udp-listener": Kind::Bool,
             default "`true`", example "false",
             "TCP and UDP on one port are one listener of TCP_UDP, as AWS has one listener a port. Both must then have one node port (target type `instance`) or one target port (`ip`). `false` refuses such ports instead.";
@@ -254,7 +254,7 @@ sections! {
     "Targets" {
         TARGET_TYPE "aws-load-balancer-nlb-target-type": Kind::OneOf(&["instance", "ip"]),
             default "`--aws-default-target-type`", example "ip",
-            "`instance`: nodes at their node ports. `ip`: pods at their own addresses, which needs pods with addresses of the VPC. A change makes new target groups, which take over at once.";
+            "`instance`: nodes at their node ports. `ip`: pods at their own addresses, which needs pods with addresses of the VPC. A change makes new target groups, which take over when their targets are healthy.";
         TARGET_NODE_LABELS "aws-load-balancer-target-node-labels": Kind::Map,
             default "all nodes", example "pool=edge",
             "Only nodes with all of these labels are targets. Only target type `instance`.";
@@ -272,7 +272,7 @@ sections! {
             "PROXY protocol v2 to the targets of these ports only; `aws-load-balancer-proxy-protocol` wins.";
         MULTI_CLUSTER "aws-load-balancer-multi-cluster-target-group": Kind::Bool,
             default "`false`", example "true",
-            "Other clusters register targets in the same target groups: only what this cluster registered is ever taken out.";
+            "Other clusters register targets in the same target groups: only what this cluster registered is ever taken out. It is listed in the groups' tags, which hold about 400 targets. Where a group is replaced, the others have to register in the new one.";
     }
     "Health checks" {
         CHECK_PROTOCOL "aws-load-balancer-healthcheck-protocol": Kind::OneOfAnyCase(&["tcp", "http", "https"]),
@@ -321,7 +321,7 @@ sections! {
             "Any change of this word makes a new load balancer beside the old one, switches to it when it is healthy, and removes the old one.";
         ALLOW_OUTAGE "aws-allow-outage" [Herald]: Kind::Bool,
             default "`false`", example "true",
-            "Where a change can't be made beside the old load balancer (it has the name or the Elastic IP addresses that the new one needs), delete the old one first. Without this such a change is refused.";
+            "Where a change can't be made beside the old load balancer (it has the name or the Elastic IP addresses that the new one needs), delete the old one first. Without this such a change is refused. New target groups take over at once too, before their targets are healthy.";
     }
     "Without effect" {
         EIP_TAGS "aws-load-balancer-eip-allocations-discovery-tags" [Ignored]: Kind::Map,

@@ -45,8 +45,12 @@ pub fn settings() -> Settings {
 }
 
 pub fn connection(fake: &FakeAws) -> Connection {
+    connection_to(&fake.endpoint())
+}
+
+fn connection_to(endpoint: &str) -> Connection {
     let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
-    Connection::fixed(&fake.endpoint(), fixtures::REGION, credentials)
+    Connection::fixed(endpoint, fixtures::REGION, credentials)
         .with_call_timeout(Duration::from_secs(5))
 }
 
@@ -55,10 +59,15 @@ pub fn provider(fake: &FakeAws) -> Aws {
 }
 
 pub fn provider_with(fake: &FakeAws, settings: Settings, tuning: Tuning, budget: Budget) -> Aws {
+    provider_at(&fake.endpoint(), settings, tuning, budget)
+}
+
+/// A provider of a stand-in in another process.
+pub fn provider_at(endpoint: &str, settings: Settings, tuning: Tuning, budget: Budget) -> Aws {
     Aws::with(
         settings,
         fixtures::VPC.into(),
-        &connection(fake),
+        &connection_to(endpoint),
         budget,
         tuning,
         Metrics::default(),
