@@ -3,6 +3,8 @@
 
 mod allocation;
 mod bad_objects;
+mod bgp_bench;
+mod bgp_matrix;
 mod cloud;
 mod exposing;
 mod failover;
@@ -11,6 +13,7 @@ mod operator;
 mod rbac;
 mod segment;
 
+use crate::router::Software;
 use crate::scenario::Isolation::Own;
 use crate::scenario::Overlay::FakeCloud;
 use crate::scenario::ProxyMode::{Iptables, Ipvs, Nftables};
@@ -265,6 +268,25 @@ pub static ALL: &[Scenario] = &[
         isolation: Own,
         only_bench: true,
         run: run!(frames::arp_rate),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bgp-matrix",
+        title: "Herald's BGP engine with FRR, BIRD, GoBGP and OpenBGPD: each feature with each of \
+                them, as their own tables tell",
+        nodes: 1,
+        routers: &Software::ALL,
+        run: run!(bgp_matrix::matrix),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bgp-100k",
+        title: "100,000 routes to a newly established peer, and all withdrawn, by Herald's BGP \
+                engine and by BIRD, OpenBGPD, FRR and GoBGP",
+        nodes: 1,
+        routers: &Software::ALL,
+        only_bench: true,
+        run: run!(bgp_bench::hundred_thousand),
         ..Scenario::BASE
     },
     Scenario {
