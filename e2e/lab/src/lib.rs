@@ -1,5 +1,6 @@
 //! A Kubernetes cluster on one machine, out of network namespaces.
 
+pub mod announcer;
 mod apiproxy;
 pub mod assets;
 pub mod aws;
