@@ -16,8 +16,9 @@ use herald_api::{
     L2Status,
 };
 use herald_baremetal::BareMetal;
+use herald_core::AddressRange;
 use herald_fake::FakeCloud;
-use herald_ipam::AddressPools;
+use herald_ipam::{AddressPools, Obstacle, Outside};
 use herald_operator::{Config, LeaseConfig, OperatorMetrics};
 use herald_provider::DynProvider;
 use herald_telemetry::{Health, LogFormat, Registry};
@@ -64,6 +65,16 @@ struct Flags {
     /// the classes that this one does not: leave its Services alone.
     #[arg(long)]
     other_operators: bool,
+    /// What becomes of a Service whose address no pool holds any more.
+    #[arg(long, value_enum, default_value = "keep")]
+    outside_pools: OutsidePools,
+    /// Ranges of cluster IPs, as CIDRs, where the cluster does not tell them (before
+    /// Kubernetes 1.33): no Service gets such an address by itself; repeatable.
+    #[arg(long, value_delimiter = ',')]
+    service_cidr: Vec<AddressRange>,
+    /// Ranges of pods, as CIDRs, where nodes do not tell them; repeatable.
+    #[arg(long, value_delimiter = ',')]
+    pod_cidr: Vec<AddressRange>,
     /// Say what would be done, in conditions and events, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -183,6 +194,27 @@ enum DefaultProvider {
     None,
 }
 
+/// See [`Outside`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OutsidePools {
+    /// It keeps it, and is told.
+    Keep,
+    /// It gets another one, and keeps it until there is one.
+    Move,
+    /// It loses it at once, and gets another one if there is one.
+    Release,
+}
+
+impl From<OutsidePools> for Outside {
+    fn from(rule: OutsidePools) -> Self {
+        match rule {
+            OutsidePools::Keep => Self::Keep,
+            OutsidePools::Move => Self::Move,
+            OutsidePools::Release => Self::Release,
+        }
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let flags = Flags::parse();
@@ -228,7 +260,7 @@ async fn configure(client: &Client, flags: Flags, registry: &mut Registry) -> Re
     let mut providers: Vec<Arc<dyn DynProvider>> = Vec::new();
     let mut pools: Option<Arc<dyn AddressPools>> = None;
     if flags.providers.contains(&Name::Baremetal) {
-        let bare_metal = Arc::new(BareMetal::default());
+        let bare_metal = Arc::new(BareMetal::new(flags.outside_pools.into()));
         pools = Some(bare_metal.clone());
         providers.push(bare_metal);
     }
@@ -267,6 +299,9 @@ async fn configure(client: &Client, flags: Flags, registry: &mut Registry) -> Re
             Name::Aws => "aws".to_owned(),
         }),
         pools,
+        obstacles: obstacles(&flags.service_cidr, "the cluster's Services")
+            .chain(obstacles(&flags.pod_cidr, "the cluster's pods"))
+            .collect(),
         node_selector: flags.node_selector,
         adopt_metallb: flags
             .adopt
@@ -281,6 +316,16 @@ async fn configure(client: &Client, flags: Flags, registry: &mut Registry) -> Re
             renew_deadline: flags.leader_elect_renew_deadline,
             retry_period: flags.leader_elect_retry_period,
         },
+    })
+}
+
+fn obstacles<'a>(
+    ranges: &'a [AddressRange],
+    owner: &'a str,
+) -> impl Iterator<Item = Obstacle> + 'a {
+    ranges.iter().map(move |range| Obstacle {
+        range: *range,
+        owner: owner.to_owned(),
     })
 }
 

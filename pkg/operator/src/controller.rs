@@ -1,24 +1,24 @@
 //! The leader's term: what exists is adopted, then every change is answered.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::FutureExt as _;
 use herald_api::names::FINALIZER;
-use herald_api::{IPAddressPool, Retry, convert};
+use herald_api::{Retry, convert};
 use herald_core::{Node, ServiceKey};
-use herald_ipam::AddressPools;
+use herald_ipam::{AddressPools, Obstacle};
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, ListParams};
+use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt as _};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::Config;
 use crate::conditions;
 use crate::events;
 use crate::heartbeat_keys;
@@ -30,6 +30,7 @@ use crate::queue::Queue;
 use crate::reconcile::{Context, Next, Report, Tracked};
 use crate::stores::{Change, Stores, key_of};
 use crate::writer::Writer;
+use crate::{Config, obstacles, request};
 
 /// Services of one answer to a list.
 const PAGE: u32 = 500;
@@ -37,6 +38,10 @@ const PAGE: u32 = 500;
 const WORKERS: usize = 16;
 /// Statuses of pools are written at most this often.
 const POOL_STATUS_PERIOD: Duration = Duration::from_secs(1);
+/// After work on a Service, before it is asked whose turn it is.
+const TURN_SETTLE: Duration = Duration::from_millis(20);
+/// Between two questions whose turn it is, while it is somebody's.
+const TURN_PERIOD: Duration = Duration::from_secs(1);
 /// Changes of nodes are gathered for this long.
 const NODE_SETTLE: Duration = Duration::from_millis(100);
 /// Changes of endpoints are gathered for this long.
@@ -61,11 +66,13 @@ pub(crate) struct Controller {
     endpoints: HashSet<ServiceKey>,
     endpoints_due: Option<Instant>,
     pools_due: Option<Instant>,
-    /// The pools as people wrote them last.
-    pools_written: BTreeMap<String, PoolVersion>,
     /// The statuses of pools that are being written; at most one task.
     pools_writing: JoinSet<bool>,
     events: AbortOnDropHandle<()>,
+    /// Addresses that the cluster uses and that its objects do not tell.
+    obstacles: Vec<Obstacle>,
+    /// When to ask whose turn it is, though nothing about a Service changed.
+    turn_due: Option<Instant>,
 }
 
 impl Controller {
@@ -116,9 +123,10 @@ impl Controller {
             endpoints: HashSet::new(),
             endpoints_due: None,
             pools_due: None,
-            pools_written: BTreeMap::new(),
             pools_writing: JoinSet::new(),
             events: AbortOnDropHandle::new(tokio::spawn(writing)),
+            obstacles: config.obstacles.clone(),
+            turn_due: None,
         }
     }
 
@@ -151,6 +159,7 @@ impl Controller {
                 self.nodes_due,
                 self.endpoints_due,
                 self.pools_due.filter(|_| self.pools_writing.is_empty()),
+                self.turn_due,
             ]
             .into_iter()
             .flatten()
@@ -175,6 +184,7 @@ impl Controller {
             }
             self.nodes_if_due();
             self.endpoints_if_due();
+            self.turns_if_due();
             self.pools_if_due();
         }
     }
@@ -240,11 +250,13 @@ impl Controller {
         if let Some(pools) = self.addresses.clone() {
             // What was given in a former term is known from the Services.
             pools.forget();
-            self.pools_written = written_pools(&self.stores);
-            self.pools.feed(&self.stores.pools.state(), pools.as_ref());
+            let objects = self.stores.pools.state();
+            self.pools.feed(&objects, pools.as_ref());
+            self.feed_obstacles();
             for service in &services {
                 self.adopt_addresses(service, pools.as_ref());
             }
+            PoolKeeper::restore(&objects, pools.as_ref());
         }
         let now = Instant::now();
         for service in &services {
@@ -306,22 +318,44 @@ impl Controller {
         if provider != pools.provider() || addresses.is_empty() {
             return;
         }
-        match pools.adopt(&uid, &key, &addresses) {
-            Ok(()) => {
-                let provider = provider.to_owned();
-                let depends = BTreeSet::new();
-                self.tracked.insert(
-                    key,
-                    Tracked {
-                        uid,
-                        provider,
-                        depends,
-                    },
-                );
-            }
-            Err(taken) => {
-                tracing::warn!(service = %key, "{taken}; this Service gets another address");
-            }
+        let holder = request::holder(service, self.context.namespace_labels(service));
+        if let Err(clash) = pools.adopt(&holder, &addresses) {
+            tracing::warn!(service = %key, "{clash}; this Service gets another address");
+        }
+        let provider = provider.to_owned();
+        let depends = BTreeSet::new();
+        self.tracked.insert(
+            key,
+            Tracked {
+                uid,
+                provider,
+                depends,
+            },
+        );
+    }
+
+    /// Tells the provider of pools which addresses the cluster itself uses, and says
+    /// whether that concerns a pool.
+    fn feed_obstacles(&self) -> bool {
+        let Some(pools) = &self.addresses else {
+            return false;
+        };
+        let mut all = self.obstacles.clone();
+        for node in self.stores.nodes.state() {
+            all.extend(obstacles::of_node(&node));
+        }
+        for object in self.stores.service_cidrs.iter().flat_map(Store::state) {
+            all.extend(obstacles::of_service_cidr(&object));
+        }
+        pools.set_obstacles(all)
+    }
+
+    /// Looks at those who have an address that is in the cluster's way now, or no
+    /// more.
+    fn obstacles_changed(&mut self) {
+        if self.feed_obstacles() {
+            self.everything();
+            self.pools_soon();
         }
     }
 
@@ -370,6 +404,7 @@ impl Controller {
                 self.queue.add(key, now);
             }
         }
+        self.turns_by(now + TURN_SETTLE);
         self.pools_soon();
     }
 
@@ -379,19 +414,15 @@ impl Controller {
             Change::Service(key) => self.queue.add(key, now),
             Change::Services => self.everything(),
             Change::Pools => {
-                // Most changes of pools are what we say on them.
-                let written = written_pools(&self.stores);
-                if written == self.pools_written {
-                    return;
+                let objects = self.stores.pools.state();
+                let addresses = self.addresses.clone();
+                if addresses.is_some_and(|pools| self.pools.feed(&objects, pools.as_ref())) {
+                    self.everything();
+                    self.turns_by(now);
                 }
-                self.pools_written = written;
-                if let Some(addresses) = &self.addresses {
-                    self.pools
-                        .feed(&self.stores.pools.state(), addresses.as_ref());
-                }
-                self.everything();
                 self.pools_soon();
             }
+            Change::ServiceCidrs => self.obstacles_changed(),
             Change::Namespaces => {
                 for key in self.waiting.clone() {
                     self.queue.add(key, now);
@@ -442,6 +473,7 @@ impl Controller {
             return;
         }
         self.nodes_due = None;
+        self.obstacles_changed();
         let nodes = self.relevant_nodes();
         if nodes == self.nodes {
             return;
@@ -476,6 +508,36 @@ impl Controller {
         }
     }
 
+    fn turns_by(&mut self, when: Instant) {
+        self.turn_due = Some(self.turn_due.map_or(when, |other| other.min(when)));
+    }
+
+    /// Looks at Services whose turn it is: an address leaves them, they leave a pool
+    /// that is draining, or what they wait for may be there.
+    fn turns_if_due(&mut self) {
+        let now = Instant::now();
+        if self.turn_due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.turn_due = None;
+        let Some(addresses) = &self.addresses else {
+            return;
+        };
+        let due = addresses.due();
+        // What can't be done now (a Service that contradicts itself, a dry run) is
+        // due again at once; it is asked for at leisure.
+        let again = (!due.services.is_empty()).then_some(TURN_PERIOD);
+        let next = due
+            .next
+            .map(|next| next.duration_since(SystemTime::now()).unwrap_or_default());
+        for key in due.services {
+            self.queue.add(key, now);
+        }
+        if let Some(wait) = again.into_iter().chain(next).min() {
+            self.turns_by(now + wait);
+        }
+    }
+
     fn pools_soon(&mut self) {
         if self.pools_due.is_none() {
             self.pools_due = Some(Instant::now() + POOL_STATUS_PERIOD);
@@ -495,25 +557,4 @@ impl Controller {
         self.pools_writing
             .spawn(async move { keeper.write(&pools, addresses.as_ref()).await });
     }
-}
-
-/// What changes whenever a pool is written by somebody, and not when its status is.
-#[derive(Debug, PartialEq, Eq)]
-struct PoolVersion {
-    uid: Option<String>,
-    generation: Option<i64>,
-    deleting: bool,
-}
-
-fn written_pools(stores: &Stores) -> BTreeMap<String, PoolVersion> {
-    let version = |pool: &IPAddressPool| PoolVersion {
-        uid: pool.uid(),
-        generation: pool.metadata.generation,
-        deleting: pool.metadata.deletion_timestamp.is_some(),
-    };
-    let pools = stores.pools.state();
-    pools
-        .iter()
-        .map(|pool| (pool.name_any(), version(pool)))
-        .collect()
 }

@@ -21,6 +21,8 @@ mod heartbeat_keys;
 pub mod lease;
 mod metallb;
 mod metrics;
+mod obstacles;
+mod pool_status;
 mod pools;
 mod queue;
 mod reconcile;
@@ -32,7 +34,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use herald_ipam::AddressPools;
+use herald_ipam::{AddressPools, Obstacle};
 use herald_provider::DynProvider;
 use herald_telemetry::Health;
 use k8s_openapi::api::core::v1::Node;
@@ -55,6 +57,8 @@ pub struct Config {
     pub default_provider: Option<String>,
     /// What hands out addresses from pools, if a provider does.
     pub pools: Option<Arc<dyn AddressPools>>,
+    /// Addresses that the cluster uses and that its objects do not tell.
+    pub obstacles: Vec<Obstacle>,
     /// Labels of the nodes that load balancers outside the cluster get, as a
     /// selector; empty means all.
     pub node_selector: String,
@@ -146,7 +150,11 @@ pub async fn run(
 async fn follow(client: &Client, config: &Config) -> Result<stores::Stores, OperatorError> {
     check_node_selector(client, &config.node_selector).await?;
     let endpoints = config.providers.iter().any(|p| p.follows_endpoints());
-    let stores = stores::Stores::start(client, &config.namespace, &config.node_selector, endpoints);
+    let mut stores =
+        stores::Stores::start(client, &config.namespace, &config.node_selector, endpoints);
+    if config.pools.is_some() {
+        stores.follow_service_cidrs(client).await;
+    }
     stores.ready().await;
     Ok(stores)
 }

@@ -408,7 +408,6 @@ impl Context {
             depends: depends(provider.as_ref(), &request),
         });
         let current = request.ingress.clone();
-        let warnings = provider.warnings(&request);
         let backing = self.backing(&service, &request, provider.as_ref()).await?;
         let (gate, pods) = (backing.gate, backing.pods);
         // Who serves from inside the cluster has no use for nodes, and they are many.
@@ -423,7 +422,12 @@ impl Context {
             endpoints: backing.endpoints,
             references: backing.references,
         };
-        let verdict = match self.drive(provider.as_ref(), &desired, dry_run).await {
+        let outcome = self.drive(provider.as_ref(), &desired, dry_run).await;
+        let warnings = match &desired {
+            Desired::Present { service, .. } => provider.warnings(service),
+            Desired::Absent { .. } => Vec::new(),
+        };
+        let verdict = match outcome {
             Outcome::Settled(status) => {
                 let recheck = match &gate {
                     Some(gate) => {
@@ -693,7 +697,10 @@ impl Context {
         Ok(())
     }
 
-    fn namespace_labels(&self, service: &Service) -> std::collections::BTreeMap<String, String> {
+    pub(crate) fn namespace_labels(
+        &self,
+        service: &Service,
+    ) -> std::collections::BTreeMap<String, String> {
         let reference = ObjectRef::new(&service.namespace().unwrap_or_default());
         self.namespaces
             .get(&reference)

@@ -11,9 +11,11 @@ mod failover;
 mod fencing;
 mod frames;
 mod operator;
+mod pools;
 mod rbac;
 mod scale;
 mod segment;
+mod sharing;
 mod side_by_side;
 
 use crate::scenario::Isolation::Own;
@@ -88,6 +90,42 @@ pub static ALL: &[Scenario] = &[
         title: "a requested address is given when it is free, and else the condition says that \
                 it is taken or in no pool",
         run: run!(allocation::requested_address),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "pool-choice",
+        title: "which pool a Service gets its addresses from: by namespace, labels, priority and \
+                name; one family or two, gained and lost, from one pool or from two",
+        run: run!(pools::pool_choice),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "pool-rules",
+        title: "limits, reserved, excluded and freed addresses, and such as the cluster uses \
+                itself: kept to, and told on the pool and on the Service",
+        run: run!(pools::pool_rules),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "pool-draining",
+        title: "a pool drains: a Service has its old address beside the new one for a while, and no \
+                probe is lost; without any pool it keeps what it has, and is told",
+        run: run!(pools::pool_draining),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "outside-pools",
+        title: "five restarts of the operator with Services that wait change no address; Services \
+                whose pool is deleted are moved, or lose their address, where the flag says so",
+        isolation: Own,
+        run: run!(pools::outside_pools),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "shared-address",
+        title: "Services with one sharing key have one address, announced by one node; one whose \
+                port is taken is told by whom, and joins them when the port is free",
+        run: run!(sharing::shared_address),
         ..Scenario::BASE
     },
     Scenario {
@@ -350,7 +388,7 @@ pub static ALL: &[Scenario] = &[
     Scenario {
         name: "bad-objects",
         title: "overlapping pools, a range upside down, a CIDR with host bits, an unknown class, \
-                two requested addresses of one family: each is told, and nothing else is \
+                an address requested twice: each is told, and nothing else is \
                 disturbed",
         run: run!(bad_objects::bad_objects),
         ..Scenario::BASE
