@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use herald_api::{IPAddressPool, L2Advertisement, L2Status};
+use herald_api::{
+    BFDProfile, BGPAdvertisement, BGPPeer, BGPStatus, Community, IPAddressPool, L2Advertisement,
+    L2Status,
+};
 use herald_baremetal::BareMetal;
 use herald_core::AddressRange;
 use herald_fake::FakeCloud;
@@ -59,6 +62,13 @@ struct Flags {
     /// Ranges of pods, as CIDRs, where nodes do not tell them; repeatable.
     #[arg(long, value_delimiter = ',')]
     pod_cidr: Vec<AddressRange>,
+    /// Take over the pools, advertisements and peers of another load balancer: they
+    /// are read where they are, copied into Herald's namespace and followed.
+    #[arg(long, value_enum)]
+    adopt: Option<Adopt>,
+    /// Namespace of what --adopt reads.
+    #[arg(long, default_value = "metallb-system")]
+    adopt_namespace: String,
     /// Say what would be done, in conditions and events, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -69,13 +79,13 @@ struct Flags {
     #[arg(long, env = "POD_NAME")]
     identity: Option<String>,
     /// Others take the lease after it was unchanged for this long.
-    #[arg(long, value_parser = seconds, default_value = "15s")]
+    #[arg(long, value_parser = duration, default_value = "2s")]
     leader_elect_lease_duration: Duration,
     /// The leader stops when it could not renew for this long.
-    #[arg(long, value_parser = seconds, default_value = "10s")]
+    #[arg(long, value_parser = duration, default_value = "1500ms")]
     leader_elect_renew_deadline: Duration,
     /// Between two tries for the lease.
-    #[arg(long, value_parser = seconds, default_value = "2s")]
+    #[arg(long, value_parser = duration, default_value = "500ms")]
     leader_elect_retry_period: Duration,
     /// Where /metrics, /healthz and /readyz are served.
     #[arg(long, default_value = "[::]:7472")]
@@ -92,6 +102,8 @@ struct Flags {
 enum Command {
     /// Print the custom resource definitions.
     Crds,
+    /// Write Herald's objects that say what `MetalLB`'s say, and print them.
+    Migrate(Migrate),
     /// Print the page of annotations of AWS load balancers, in Markdown.
     #[cfg(feature = "aws")]
     AwsAnnotations,
@@ -100,9 +112,50 @@ enum Command {
     AwsIamPolicy(aws::AwsPolicy),
 }
 
+#[derive(Debug, clap::Args)]
+struct Migrate {
+    /// Print the objects, write none.
+    #[arg(long)]
+    dry_run: bool,
+    /// Namespace of `MetalLB`.
+    #[arg(long, default_value = "metallb-system")]
+    from: String,
+    /// Namespace of Herald.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "herald-system")]
+    namespace: String,
+}
+
+impl Migrate {
+    async fn run(self) -> Result<()> {
+        let client = Client::try_default().await.context("find the API server")?;
+        let migration =
+            herald_operator::migrate(&client, &self.from, &self.namespace, self.dry_run).await?;
+        let mut text = String::new();
+        for object in &migration.objects {
+            text.push_str("---\n");
+            text.push_str(&serde_yaml_ng::to_string(object)?);
+        }
+        print(&text)?;
+        // Apart from the objects, which may go into a file.
+        let done = if self.dry_run { "would be" } else { "are" };
+        eprintln!("{} objects {done} written", migration.objects.len());
+        for remark in &migration.remarks {
+            eprintln!("note: {remark}");
+        }
+        Ok(())
+    }
+}
+
+/// What --adopt takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Adopt {
+    Metallb,
+}
+
 impl Command {
-    fn run(self) -> Result<()> {
+    async fn run(self) -> Result<()> {
         match self {
+            Self::Migrate(migrate) => migrate.run().await,
             Self::Crds => print(&crds()?),
             #[cfg(feature = "aws")]
             Self::AwsAnnotations => print(&herald_aws::annotations::markdown()),
@@ -154,7 +207,7 @@ impl From<OutsidePools> for Outside {
 async fn main() -> Result<()> {
     let flags = Flags::parse();
     if let Some(command) = flags.command {
-        return command.run();
+        return command.run().await;
     }
     herald_telemetry::init_logs(flags.log_format);
     let mut registry = Registry::default();
@@ -162,7 +215,8 @@ async fn main() -> Result<()> {
     let health = Health::new();
     // First of all: as process 1 of a container nothing else would end us.
     let stop = herald_telemetry::stop_on_signal()?;
-    let client = Client::try_default().await.context("find the API server")?;
+    let api = kube::Config::infer().await.context("find the API server")?;
+    let client = Client::try_from(api.clone()).context("make a client of the API server")?;
     let address = flags.metrics_bind_address;
     let configured = Box::pin(configure(&client, flags, &mut registry));
     let configured = stop.run_until_cancelled(configured).await;
@@ -176,7 +230,7 @@ async fn main() -> Result<()> {
         CancellationToken::new(),
     );
     tokio::select! {
-        result = herald_operator::run(client, config, metrics, health, stop) => result?,
+        result = herald_operator::run(client, api, config, metrics, health, stop) => result?,
         result = endpoint => result?,
     }
     Ok(())
@@ -237,6 +291,9 @@ async fn configure(client: &Client, flags: Flags, registry: &mut Registry) -> Re
             .chain(obstacles(&flags.pod_cidr, "the cluster's pods"))
             .collect(),
         node_selector: flags.node_selector,
+        adopt_metallb: flags
+            .adopt
+            .map(|Adopt::Metallb| flags.adopt_namespace.clone()),
         dry_run: flags.dry_run,
         lease: LeaseConfig {
             name: "herald-operator".into(),
@@ -279,11 +336,37 @@ fn crds() -> Result<String> {
         IPAddressPool::crd(),
         L2Advertisement::crd(),
         L2Status::crd(),
+        BGPPeer::crd(),
+        BGPAdvertisement::crd(),
+        BFDProfile::crd(),
+        Community::crd(),
+        BGPStatus::crd(),
     ] {
+        let mut crd = serde_json::to_value(&crd)?;
+        drop_unsigned_formats(&mut crd);
         text.push_str("---\n");
         text.push_str(&serde_yaml_ng::to_string(&crd)?);
     }
     Ok(text)
+}
+
+/// `OpenAPI` knows no unsigned numbers, and the API server warns of what it does not
+/// know. The ranges stand beside.
+fn drop_unsigned_formats(schema: &mut serde_json::Value) {
+    match schema {
+        serde_json::Value::Object(fields) => {
+            if fields
+                .get("format")
+                .and_then(serde_json::Value::as_str)
+                .is_some_and(|format| format.starts_with("uint"))
+            {
+                fields.remove("format");
+            }
+            fields.values_mut().for_each(drop_unsigned_formats);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(drop_unsigned_formats),
+        _ => {}
+    }
 }
 
 fn print(text: &str) -> Result<()> {
@@ -295,11 +378,21 @@ fn print(text: &str) -> Result<()> {
 }
 
 /// A whole number of seconds with its unit, `15s`.
+#[cfg(feature = "aws")]
 fn seconds(text: &str) -> Result<Duration, String> {
     text.strip_suffix('s')
         .and_then(|number| number.parse().ok())
         .map(Duration::from_secs)
         .ok_or_else(|| format!("{text:?} is no duration; write for example 15s"))
+}
+
+/// A whole number of seconds or milliseconds with its unit, `15s` or `1500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let whole = |number: &str| number.parse().ok();
+    text.strip_suffix("ms")
+        .and_then(|number| whole(number).map(Duration::from_millis))
+        .or_else(|| whole(text.strip_suffix('s')?).map(Duration::from_secs))
+        .ok_or_else(|| format!("{text:?} is no duration; write for example 15s or 1500ms"))
 }
 
 #[cfg(test)]
@@ -311,6 +404,15 @@ mod tests {
     #[test]
     fn flags_do_not_contradict_each_other() {
         Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_seconds_or_milliseconds() {
+        assert_eq!(duration("15s"), Ok(Duration::from_secs(15)));
+        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
+        for wrong in ["15", "s", "ms", "-1s", "1m", "1.5s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[cfg(feature = "aws")]

@@ -11,7 +11,10 @@ use clap::{Args, Parser, Subcommand};
 use nix::sys::signal::Signal;
 
 use crate::faults::{self, Direction};
-use crate::frames::{AskArguments, HostileArguments};
+use crate::frames::{
+    AskArguments, HostileArguments, PeersArguments, RecordArguments, ReplayArguments,
+    SurveyArguments,
+};
 use crate::lab::{Lab, LabSpec};
 use crate::network::Network;
 use crate::plan::Families;
@@ -86,6 +89,14 @@ enum Command {
     AskHere(AskArguments),
     #[command(name = "__hostile", hide = true)]
     HostileHere(HostileArguments),
+    #[command(name = "__survey", hide = true)]
+    SurveyHere(SurveyArguments),
+    #[command(name = "__record", hide = true)]
+    RecordHere(RecordArguments),
+    #[command(name = "__replay", hide = true)]
+    ReplayHere(ReplayArguments),
+    #[command(name = "__peers", hide = true)]
+    PeersHere(PeersArguments),
     #[command(name = "__demo", hide = true)]
     DemoHere { logs: PathBuf },
     #[command(name = "__group", hide = true)]
@@ -260,6 +271,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         Command::AskHere(ask) => runtime()?.block_on(ask.run())?,
         Command::HostileHere(hostile) => runtime()?.block_on(hostile.run())?,
+        Command::SurveyHere(survey) => runtime()?.block_on(survey.run())?,
+        Command::RecordHere(record) => runtime()?.block_on(record.run())?,
+        Command::ReplayHere(replay) => runtime()?.block_on(replay.run())?,
+        Command::PeersHere(peers) => runtime()?.block_on(peers.run())?,
         Command::Scenario(args) => return runtime()?.block_on(args.run()),
         Command::Bench(args) => return runtime()?.block_on(args.bench()),
         Command::Demo => return demo::run(&scenario::default_logs()?.join("demo")),

@@ -190,6 +190,16 @@ impl Lab {
         command
     }
 
+    /// `herald-operator ARGS` as an administrator runs it, not started yet.
+    pub fn operator_command(&self, args: &[&str]) -> Result<tokio::process::Command> {
+        let mut command = tokio::process::Command::new(sibling("herald-operator")?);
+        command
+            .args(args)
+            .env("KUBECONFIG", self.state.control_plane.kubeconfig("admin"))
+            .kill_on_drop(true);
+        Ok(command)
+    }
+
     /// Runs `kubectl ARGS` and returns its standard output.
     pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
         self.kubectl_with(args, None).await

@@ -4,6 +4,11 @@
 //! Kinds and fields are those that `MetalLB`'s users know, with the same
 //! meaning.
 
+mod bfd_profile;
+mod bgp_advertisement;
+mod bgp_peer;
+mod bgp_status;
+mod community;
 mod condition;
 pub mod convert;
 mod ip_address_pool;
@@ -13,6 +18,14 @@ pub mod names;
 mod period;
 mod retry;
 
+pub use bfd_profile::{BFDProfile, BFDProfileSpec};
+pub use bgp_advertisement::{BGPAdvertisement, BGPAdvertisementSpec, BGPAdvertisementStatus};
+pub use bgp_peer::{
+    AddressFamily, BGPPeer, BGPPeerSpec, BGPPeerStatus, DynamicAsn, GracefulRestartSettings,
+    Password, SecretReference,
+};
+pub use bgp_status::{BGPSession, BGPStatus, BGPStatusSpec, BGPStatusStatus};
+pub use community::{Community, CommunityAlias, CommunitySpec};
 pub use condition::{Condition, set_condition};
 pub use ip_address_pool::{
     FreedAddress, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, PoolDrain, PoolLimits,

@@ -103,6 +103,11 @@ impl Allocator {
         }
     }
 
+    /// Forgets all pools and who has which address, but not its rule.
+    pub fn forget_all(&mut self) {
+        *self = Self::new(self.outside);
+    }
+
     /// Puts these pools in the place of all others. Who holds an address keeps
     /// it, in a pool or not.
     pub fn set_pools(&mut self, mut pools: Vec<Pool>) {

@@ -42,6 +42,9 @@ pub trait AddressPools: Send + Sync {
     /// Name of the provider that it is part of.
     fn provider(&self) -> &'static str;
 
+    /// Forgets all pools and who has which address, as at the start of a process.
+    fn forget(&self);
+
     /// Puts these pools in the place of all others.
     fn set_pools(&self, pools: Vec<Pool>);
 

@@ -1,14 +1,14 @@
 //! The leader's term: what exists is adopted, then every change is answered.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::FutureExt as _;
-use herald_api::convert;
 use herald_api::names::FINALIZER;
+use herald_api::{IPAddressPool, Retry, convert};
 use herald_core::{Node, ServiceKey};
 use herald_ipam::{AddressPools, Obstacle};
 use k8s_openapi::api::core::v1::Service;
@@ -19,16 +19,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::Config;
 use crate::conditions;
+use crate::events;
 use crate::heartbeat_keys;
 use crate::lease::Fence;
+use crate::metallb::mirror;
 use crate::metrics::OperatorMetrics;
 use crate::pools::PoolKeeper;
 use crate::queue::Queue;
 use crate::reconcile::{Context, Next, Report, Tracked};
 use crate::stores::{Change, Stores, key_of};
 use crate::writer::Writer;
-use crate::{Config, OperatorError, obstacles, request};
+use crate::{obstacles, request};
 
 /// Services of one answer to a list.
 const PAGE: u32 = 500;
@@ -44,10 +47,13 @@ const TURN_PERIOD: Duration = Duration::from_secs(1);
 const NODE_SETTLE: Duration = Duration::from_millis(100);
 /// Changes of endpoints are gathered for this long.
 const ENDPOINT_SETTLE: Duration = Duration::from_millis(100);
+/// At the end of a term events that wait are written for so long.
+const LAST_EVENTS: Duration = Duration::from_secs(2);
 
 pub(crate) struct Controller {
     client: Client,
     namespace: String,
+    adopt_metallb: Option<String>,
     stores: Stores,
     context: Arc<Context>,
     addresses: Option<Arc<dyn AddressPools>>,
@@ -65,20 +71,30 @@ pub(crate) struct Controller {
     obstacles: Vec<Obstacle>,
     /// When to ask whose turn it is, though nothing about a Service changed.
     turn_due: Option<Instant>,
+    /// The pools as people wrote them last.
+    pools_written: BTreeMap<String, PoolVersion>,
+    /// The statuses of pools that are being written; at most one task.
+    pools_writing: JoinSet<bool>,
+    events: AbortOnDropHandle<()>,
 }
 
 impl Controller {
+    /// `client` reads; `writes` is for whatever must not happen after the term.
     pub(crate) fn new(
-        client: Client,
-        config: Config,
+        client: &Client,
+        writes: &Client,
+        config: &Config,
         stores: Stores,
         fence: Fence,
         metrics: OperatorMetrics,
     ) -> Self {
+        let instance = config.lease.identity.clone();
+        let (desk, writing) = events::Desk::open(writes.clone(), instance);
         let writer = Writer::new(
             client.clone(),
+            writes.clone(),
             fence,
-            config.lease.identity.clone(),
+            desk,
             metrics.0.clone(),
         );
         let context = Context {
@@ -86,19 +102,20 @@ impl Controller {
             nodes: stores.nodes.clone(),
             namespaces: stores.namespaces.clone(),
             endpoints: stores.endpoints.clone(),
-            providers: config.providers,
-            default_provider: config.default_provider,
+            providers: config.providers.clone(),
+            default_provider: config.default_provider.clone(),
             dry_run: config.dry_run,
             writer: writer.clone(),
             metrics: metrics.0.clone(),
         };
         Self {
-            pools: PoolKeeper::new(client.clone(), config.namespace.clone(), writer, metrics.0),
-            client,
-            namespace: config.namespace,
+            pools: PoolKeeper::new(writes.clone(), config.namespace.clone(), writer, metrics.0),
+            client: client.clone(),
+            namespace: config.namespace.clone(),
+            adopt_metallb: config.adopt_metallb.clone(),
             stores,
             context: Arc::new(context),
-            addresses: config.pools,
+            addresses: config.pools.clone(),
             queue: Queue::default(),
             tracked: HashMap::new(),
             waiting: HashSet::new(),
@@ -108,23 +125,44 @@ impl Controller {
             endpoints: HashSet::new(),
             endpoints_due: None,
             pools_due: None,
-            obstacles: config.obstacles,
+            obstacles: config.obstacles.clone(),
             turn_due: None,
+            pools_written: BTreeMap::new(),
+            pools_writing: JoinSet::new(),
+            events: AbortOnDropHandle::new(tokio::spawn(writing)),
         }
     }
 
-    /// Works until `stop` is cancelled.
-    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), OperatorError> {
-        self.adopt().await?;
-        let _keys = self.keep_heartbeat_keys();
+    /// Works until `stop` is cancelled, and then finishes what was begun; or until
+    /// the lease is `lost`, and then drops it.
+    pub(crate) async fn run(
+        mut self,
+        stop: &CancellationToken,
+        lost: &CancellationToken,
+    ) -> Stores {
+        let begun = tokio::select! {
+            biased;
+            () = lost.cancelled() => false,
+            () = stop.cancelled() => false,
+            () = self.adopt() => true,
+        };
+        if begun {
+            let _keys = self.keep_heartbeat_keys();
+            let _copies = self.keep_copies();
+            self.work(stop, lost).await;
+        }
+        self.end(lost).await
+    }
+
+    async fn work(&mut self, stop: &CancellationToken, lost: &CancellationToken) {
         loop {
             self.dispatch();
             let wake = [
                 self.queue.next().filter(|_| self.workers.len() < WORKERS),
                 self.nodes_due,
                 self.endpoints_due,
-                self.pools_due,
                 self.turn_due,
+                self.pools_due.filter(|_| self.pools_writing.is_empty()),
             ]
             .into_iter()
             .flatten()
@@ -136,35 +174,72 @@ impl Controller {
                 }
             };
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = lost.cancelled() => return,
+                () = stop.cancelled() => return,
                 Some(change) = self.stores.changes.recv() => self.changed(change),
                 Some(Ok(report)) = self.workers.join_next() => self.finished(report),
+                Some(written) = self.pools_writing.join_next() => {
+                    if !written.unwrap_or(false) {
+                        self.pools_soon();
+                    }
+                }
                 () = timer => {}
             }
             self.nodes_if_due();
             self.endpoints_if_due();
             self.turns_if_due();
-            self.pools_if_due().await;
+            self.pools_if_due();
         }
-        // What was begun is finished: an action under way is not cut off.
-        while self.workers.join_next().await.is_some() {}
-        Ok(())
+    }
+
+    /// Ends the term: nothing of it goes on when this returns.
+    async fn end(mut self, lost: &CancellationToken) -> Stores {
+        // What was begun is finished: an action under way is not cut off, unless it
+        // is not ours to do any more.
+        let finish = async { while self.workers.join_next().await.is_some() {} };
+        let _ = lost.run_until_cancelled(finish).await;
+        self.workers.shutdown().await;
+        self.pools_writing.shutdown().await;
+        let Self {
+            stores,
+            context,
+            pools,
+            events,
+            ..
+        } = self;
+        // They hold the desk open.
+        drop((context, pools));
+        if !lost.is_cancelled() {
+            let _ = tokio::time::timeout(LAST_EVENTS, events).await;
+        }
+        stores
     }
 
     /// The speakers announce addresses from pools; who has none needs no key. It
     /// ends when what is returned is dropped.
     fn keep_heartbeat_keys(&self) -> Option<AbortOnDropHandle<()>> {
         self.addresses.as_ref()?;
-        let secrets = Api::namespaced(self.client.clone(), &self.namespace);
+        let secrets = Api::namespaced(self.context.writer.client(), &self.namespace);
         let keep = heartbeat_keys::keep(secrets, self.context.writer.clone());
+        Some(AbortOnDropHandle::new(tokio::spawn(keep)))
+    }
+
+    /// Follows `MetalLB`'s objects, if asked for.
+    fn keep_copies(&self) -> Option<AbortOnDropHandle<()>> {
+        let keep = mirror::keep(
+            self.client.clone(),
+            self.context.writer.clone(),
+            self.adopt_metallb.clone()?,
+            self.namespace.clone(),
+        );
         Some(AbortOnDropHandle::new(tokio::spawn(keep)))
     }
 
     /// Takes over what exists before anything new is served. The list is fresh
     /// from the API server: what the last leader wrote in its last moments is
     /// in it, which may not be true of the stores.
-    async fn adopt(&mut self) -> Result<(), OperatorError> {
-        let mut services = self.list().await.map_err(OperatorError::Start)?;
+    async fn adopt(&mut self) {
+        let mut services = self.list_in_the_end().await;
         services.sort_by_key(|service| {
             (
                 service
@@ -176,6 +251,9 @@ impl Controller {
             )
         });
         if let Some(pools) = self.addresses.clone() {
+            // What was given in a former term is known from the Services.
+            pools.forget();
+            self.pools_written = written_pools(&self.stores);
             let objects = self.stores.pools.state();
             self.pools.feed(&objects, pools.as_ref());
             self.feed_obstacles();
@@ -202,7 +280,21 @@ impl Controller {
         self.pools_due = Some(now);
         self.nodes = self.relevant_nodes();
         tracing::info!(services = services.len(), "term begins");
-        Ok(())
+    }
+
+    /// Every Service, however often it must be tried.
+    async fn list_in_the_end(&self) -> Vec<Service> {
+        for pause in Retry::default() {
+            match self.list().await {
+                Ok(services) => return services,
+                Err(error) => tracing::warn!(
+                    %error,
+                    "cannot read what exists before serving anything new; it is tried again"
+                ),
+            }
+            tokio::time::sleep(pause).await;
+        }
+        unreachable!("delays never end")
     }
 
     /// Every Service, page by page.
@@ -309,7 +401,7 @@ impl Controller {
         match report.next {
             Next::Done(recheck) => self.queue.done(&key, now, recheck),
             Next::Failed(at_least) => self.queue.failed(&key, now, at_least),
-            Next::Again => self.queue.done(&key, now, Some(Duration::ZERO)),
+            Next::Again | Next::Stale => self.queue.done(&key, now, Some(Duration::ZERO)),
         }
         if report.released {
             for key in self.waiting.clone() {
@@ -326,12 +418,18 @@ impl Controller {
             Change::Service(key) => self.queue.add(key, now),
             Change::Services => self.everything(),
             Change::Pools => {
-                let objects = self.stores.pools.state();
-                let addresses = self.addresses.clone();
-                if addresses.is_some_and(|pools| self.pools.feed(&objects, pools.as_ref())) {
-                    self.everything();
-                    self.turns_by(now);
+                // Most changes of pools are what we say on them.
+                let written = written_pools(&self.stores);
+                if written == self.pools_written {
+                    return;
                 }
+                self.pools_written = written;
+                if let Some(addresses) = &self.addresses {
+                    self.pools
+                        .feed(&self.stores.pools.state(), addresses.as_ref());
+                }
+                self.everything();
+                self.turns_by(now);
                 self.pools_soon();
             }
             Change::ServiceCidrs => self.obstacles_changed(),
@@ -456,20 +554,38 @@ impl Controller {
         }
     }
 
-    async fn pools_if_due(&mut self) {
-        let Some(addresses) = &self.addresses else {
+    /// Writes the statuses of pools, beside the work: the API may take its time.
+    fn pools_if_due(&mut self) {
+        let Some(addresses) = self.addresses.clone() else {
             return;
         };
-        if self.pools_due.is_none_or(|due| due > Instant::now()) {
+        if self.pools_due.is_none_or(|due| due > Instant::now()) || !self.pools_writing.is_empty() {
             return;
         }
         self.pools_due = None;
-        if !self
-            .pools
-            .write(&self.stores.pools.state(), addresses.as_ref())
-            .await
-        {
-            self.pools_soon();
-        }
+        let (keeper, pools) = (self.pools.clone(), self.stores.pools.state());
+        self.pools_writing
+            .spawn(async move { keeper.write(&pools, addresses.as_ref()).await });
     }
+}
+
+/// What changes whenever a pool is written by somebody, and not when its status is.
+#[derive(Debug, PartialEq, Eq)]
+struct PoolVersion {
+    uid: Option<String>,
+    generation: Option<i64>,
+    deleting: bool,
+}
+
+fn written_pools(stores: &Stores) -> BTreeMap<String, PoolVersion> {
+    let version = |pool: &IPAddressPool| PoolVersion {
+        uid: pool.uid(),
+        generation: pool.metadata.generation,
+        deleting: pool.metadata.deletion_timestamp.is_some(),
+    };
+    let pools = stores.pools.state();
+    pools
+        .iter()
+        .map(|pool| (pool.name_any(), version(pool)))
+        .collect()
 }

@@ -19,8 +19,8 @@ use crate::metrics::{Metrics, ReasonLabel};
 use crate::writer::{WriteError, Writer};
 use crate::{endpoints, gates, request};
 
-/// A provider that is slow without saying how long it takes is asked again
-/// after this long at the latest.
+/// A Service that changed under two attempts in a row is looked at again after this
+/// long.
 const STALE_RETRY: Duration = Duration::from_millis(20);
 /// No event tells that a pod's containers became ready while its readiness gate is
 /// shut: it is asked for this often while there is such a pod.
@@ -99,8 +99,10 @@ pub(crate) enum Next {
     Done(Option<Duration>),
     /// After a back-off, or after this long.
     Failed(Option<Duration>),
-    /// At once: the object changed under us.
+    /// At once: the object changed by us.
     Again,
+    /// At once, from the API: the object changed under us.
+    Stale,
 }
 
 /// Whose a Service is.
@@ -123,8 +125,15 @@ impl Context {
             released: false,
             next: Next::Done(None),
         };
-        if let Err(next) = self.attempt(&mut report).await {
-            report.next = next;
+        let mut ended = self.attempt(&mut report, false).await;
+        if matches!(ended, Err(Next::Stale)) {
+            // The store may not have heard of it yet.
+            ended = self.attempt(&mut report, true).await;
+        }
+        match ended {
+            Ok(()) => {}
+            Err(Next::Stale) => report.next = Next::Done(Some(STALE_RETRY)),
+            Err(next) => report.next = next,
         }
         self.metrics
             .reconcile_seconds
@@ -132,8 +141,13 @@ impl Context {
         report
     }
 
-    async fn attempt(&self, report: &mut Report) -> Result<(), Next> {
-        let service = self.find(&report.key).await?;
+    /// `fresh`: not from the store, but from the API.
+    async fn attempt(&self, report: &mut Report, fresh: bool) -> Result<(), Next> {
+        let service = if fresh {
+            self.read(&report.key).await?
+        } else {
+            self.find(&report.key).await?
+        };
         let owner = service
             .as_ref()
             .map_or(Owner::Nobody, |service| self.owner(service));
@@ -172,6 +186,10 @@ impl Context {
         if let Some(service) = self.services.get(&reference) {
             return Ok(Some((*service).clone()));
         }
+        self.read(key).await
+    }
+
+    async fn read(&self, key: &ServiceKey) -> Result<Option<Service>, Next> {
         self.writer
             .get(&key.namespace, &key.name)
             .await
@@ -355,8 +373,17 @@ impl Context {
         let current = request.ingress.clone();
         let backing = self.backing(&service, &request, provider.as_ref()).await?;
         let (gate, pods) = (backing.gate, backing.pods);
-        let desired = self.desired(request, backing.endpoints, backing.references);
+        let desired = self.desired(
+            provider.as_ref(),
+            request,
+            backing.endpoints,
+            backing.references,
+        );
         let outcome = self.drive(provider.as_ref(), &desired, dry_run).await;
+        for news in provider.news(desired.uid()) {
+            let about = service.object_ref(&());
+            self.writer.event(&about, true, news.reason, &news.message);
+        }
         let warnings = match &desired {
             Desired::Present { service, .. } => provider.warnings(service),
             Desired::Absent { .. } => Vec::new(),
@@ -549,17 +576,17 @@ impl Context {
 
     fn desired(
         &self,
+        provider: &dyn DynProvider,
         service: ServiceRequest,
         endpoints: Vec<Backend>,
         references: Vec<ServiceReference>,
     ) -> Desired {
-        let mut nodes: Vec<Node> = self
-            .nodes
-            .state()
-            .iter()
-            .map(|node| convert::node(node))
-            .collect();
-        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut nodes: Vec<Node> = Vec::new();
+        // Who serves from inside the cluster has no use for nodes, and they are many.
+        if provider.external() {
+            nodes.extend(self.nodes.state().iter().map(|node| convert::node(node)));
+            nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        }
         Desired::Present {
             service,
             nodes,
@@ -635,14 +662,12 @@ impl Context {
         let about = service.object_ref(&());
         for warning in &change.warnings {
             self.writer
-                .event(&about, true, warning.reason, &warning.message)
-                .await;
+                .event(&about, true, warning.reason, &warning.message);
         }
         if change.news {
             let warning = !verdict.ready && !matches!(verdict.reason, "Provisioning" | "DryRun");
             self.writer
-                .event(&about, warning, verdict.reason, &verdict.message)
-                .await;
+                .event(&about, warning, verdict.reason, &verdict.message);
         }
         Ok(())
     }
@@ -682,7 +707,7 @@ fn verdict_of(status: Status, warnings: Vec<Warning>) -> Verdict {
 /// What a failed write means for the next look.
 fn written(service: &Service, error: WriteError) -> Next {
     match error {
-        WriteError::Stale => Next::Done(Some(STALE_RETRY)),
+        WriteError::Stale => Next::Stale,
         WriteError::Fenced => Next::Failed(None),
         WriteError::Api(error) => {
             tracing::warn!(

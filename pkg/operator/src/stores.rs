@@ -131,6 +131,13 @@ impl Stores {
         }));
     }
 
+    /// Takes changes and forgets them, for ever: nobody else does while this replica
+    /// does not lead, and they must not pile up.
+    pub(crate) async fn forget_changes(&mut self) {
+        while self.changes.recv().await.is_some() {}
+        std::future::pending::<()>().await;
+    }
+
     /// Returns when every list has been complete once.
     pub(crate) async fn ready(&self) {
         // A store fails only if its task is gone, which ends with the process.

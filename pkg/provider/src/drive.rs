@@ -42,6 +42,8 @@ pub trait DynProvider: Send + Sync + 'static {
     fn readiness_gate(&self, service: &ServiceRequest) -> Option<String>;
     /// See [`Provider::warnings`].
     fn warnings(&self, service: &ServiceRequest) -> Vec<Warning>;
+    /// See [`Provider::news`].
+    fn news(&self, uid: &str) -> Vec<Warning>;
     /// Observes, plans and applies until there is nothing left to do. `fence`
     /// is asked before each action: an error stops the run (the leader lease
     /// is gone, or the process ends). With `dry_run` nothing is applied.
@@ -85,6 +87,10 @@ impl<P: Provider> DynProvider for P {
 
     fn warnings(&self, service: &ServiceRequest) -> Vec<Warning> {
         Provider::warnings(self, service)
+    }
+
+    fn news(&self, uid: &str) -> Vec<Warning> {
+        Provider::news(self, uid)
     }
 
     async fn reconcile(

@@ -212,6 +212,14 @@ pub trait Provider: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What has happened to a Service's load balancer that its user should hear of, such
+    /// as a change by others that was put right. Each is returned once; it becomes an
+    /// event.
+    fn news(&self, uid: &str) -> Vec<Warning> {
+        let _ = uid;
+        Vec::new()
+    }
+
     /// What exists now for this Service.
     async fn observe(&self, desired: &Desired) -> Result<Self::Observed, ProviderError>;
 

@@ -121,6 +121,10 @@ impl AddressPools for BareMetal {
         NAME
     }
 
+    fn forget(&self) {
+        self.allocator().forget_all();
+    }
+
     fn set_pools(&self, pools: Vec<Pool>) {
         self.allocator().set_pools(pools);
     }

@@ -13,7 +13,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::group::Plan;
-use super::{Case, Event, Group, Kernel, Outcome, Selection, Summary, Verdict, cases, groups};
+use super::{
+    Case, Effort, Event, Group, Kernel, Outcome, Selection, Summary, Verdict, cases, groups,
+};
 use crate::{assets, isolate, scenarios, vm};
 
 /// Memory that a lab of three nodes may need, with room to spare.
@@ -23,6 +25,8 @@ const LAB_KIB: u64 = 2 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Options {
     pub selection: Selection,
+    /// How much benches do.
+    pub effort: Effort,
     /// Labs side by side; as many as fit when none is given.
     pub jobs: Option<usize>,
     /// Where logs and captures are kept.
@@ -110,6 +114,7 @@ fn plan(options: &Options, group: Group) -> Plan {
         logs: options.logs.join(folder(&group)),
         needs: group.needs,
         cases: group.cases,
+        effort: options.effort.clone(),
     }
 }
 

@@ -8,6 +8,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use super::{Context, wait};
+use crate::vm;
 
 /// Image of the echo.
 pub const ECHO: &str = "ghcr.io/herald-lb/echo:v0.1.0";
@@ -98,6 +99,28 @@ impl Context {
             .await
             .with_context(|| format!("label node {node}"))?;
         Ok(())
+    }
+}
+
+impl Context {
+    /// `kubectl drain`: no pod is put on the node any more, and those that are
+    /// there, but for those of `DaemonSets`, go elsewhere. Returns when they have.
+    pub async fn drain(&self, node: &str) -> Result<()> {
+        let limit = format!("--timeout={}s", (wait::PATIENCE * vm::patience()).as_secs());
+        self.kubectl(&[
+            "drain",
+            node,
+            "--ignore-daemonsets",
+            "--delete-emptydir-data",
+            &limit,
+        ])
+        .await
+        .map(drop)
+    }
+
+    /// `kubectl uncordon`.
+    pub async fn uncordon(&self, node: &str) -> Result<()> {
+        self.kubectl(&["uncordon", node]).await.map(drop)
     }
 }
 

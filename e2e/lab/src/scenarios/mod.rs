@@ -1,8 +1,10 @@
 //! The list of scenarios. It is the specification of what Herald does for a
 //! client outside the cluster; `herald-lab list` prints it.
 
+mod adopt;
 mod allocation;
 mod bad_objects;
+mod bench;
 mod cloud;
 mod exposing;
 mod failover;
@@ -10,6 +12,7 @@ mod frames;
 mod operator;
 mod pools;
 mod rbac;
+mod scale;
 mod segment;
 mod sharing;
 
@@ -133,6 +136,32 @@ pub static ALL: &[Scenario] = &[
         ..Scenario::BASE
     },
     Scenario {
+        name: "adopt-metallb",
+        title: "MetalLB's pools, advertisements and peers are taken over, and its Services with \
+                every address; migrated, they stay when MetalLB goes",
+        isolation: Own,
+        run: run!(adopt::metallb),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "cold-start",
+        title: "2,000 Services wait when the operator starts: how fast they have their addresses, \
+                beside what the same API server takes from a bare client",
+        isolation: Own,
+        only_bench: true,
+        run: run!(scale::cold_start),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "ten-thousand",
+        title: "10,000 Services: pace and memory, a restart, one more Service, the leader's death, \
+                and no write where nothing changes",
+        isolation: Own,
+        only_bench: true,
+        run: run!(scale::ten_thousand),
+        ..Scenario::BASE
+    },
+    Scenario {
         name: "node-crash",
         title: "the announcing node crashes: another one takes over and traffic is back",
         proxy_modes: &[Nftables, Iptables, Ipvs],
@@ -177,7 +206,8 @@ pub static ALL: &[Scenario] = &[
     Scenario {
         name: "speaker-killed",
         title: "SIGKILL of the announcing speaker: one owner, soon; SIGSTOP: others take over, and when \
-                it runs again it sees that it is not the owner any more",
+                it runs again it sees that it is not the owner any more; a short stall moves \
+                nothing",
         isolation: Own,
         measures: true,
         run: run!(segment::speaker_killed),
@@ -243,8 +273,8 @@ pub static ALL: &[Scenario] = &[
     },
     Scenario {
         name: "speaker-restart",
-        title: "SIGTERM of the announcing speaker and a rolling restart of the DaemonSet: \
-                traffic goes on",
+        title: "SIGTERM of the announcing speaker, a rolling restart of the DaemonSet, and a drain \
+                of the announcing node: traffic goes on, and nothing moves back",
         isolation: Own,
         measures: true,
         run: run!(failover::speaker_restart),
@@ -272,6 +302,13 @@ pub static ALL: &[Scenario] = &[
         title: "thousands of malformed ARP and NDP frames: no probe is lost, nothing moves, no \
                 speaker ends, and no conflict is told that there is not",
         run: run!(frames::hostile_frames),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "hostile-heartbeats",
+        title: "heartbeats sent again later, from their senders' addresses and another, and forged \
+                ones: counted, no probe is lost, nothing moves, and no speaker is taken for gone",
+        run: run!(frames::hostile_heartbeats),
         ..Scenario::BASE
     },
     Scenario {
@@ -303,6 +340,58 @@ pub static ALL: &[Scenario] = &[
         isolation: Own,
         only_bench: true,
         run: run!(frames::arp_rate),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "l2-failover",
+        title: "for how long a client sees nothing when the owner crashes, is cut off, or its \
+                speaker is killed or stopped, by profile, and without the API server",
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::l2_failover),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "l2-failover-10",
+        title: "the same with ten nodes",
+        nodes: 10,
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::l2_failover),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "l2-move",
+        title: "probes lost in planned moves: SIGTERM, roll-out, drain, exclude label, rebalance",
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::l2_move),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "l2-scale",
+        title: "a node with a third of 10,000 addresses dies: when the first and the last of \
+                them are answered for and announced by others",
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::l2_scale),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "idle",
+        title: "CPU and memory of a speaker that has nothing to do, with up to 10,000 addresses, \
+                among 3 nodes and among 50 peers",
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::idle),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "soak",
+        title: "moves and lost probes in minutes with both cores busy and 1 % of frames lost",
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::soak),
         ..Scenario::BASE
     },
     Scenario {
@@ -380,7 +469,7 @@ mod tests {
         let names: BTreeSet<&str> = ALL.iter().map(|scenario| scenario.name).collect();
         assert_eq!(names.len(), ALL.len());
         for name in names {
-            let fits = |c: char| c.is_ascii_lowercase() || c == '-';
+            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
             assert!(!name.is_empty() && name.chars().all(fits), "{name:?}");
         }
     }
