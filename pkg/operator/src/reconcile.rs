@@ -341,7 +341,7 @@ impl Context {
             return Ok(());
         }
         self.writer
-            .finalizer(service, false)
+            .finalizer(service, None)
             .await
             .map(drop)
             .map_err(|error| written(service, error))
