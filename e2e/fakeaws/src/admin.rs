@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::config::Quotas;
 use crate::faults::Fault;
 use crate::fixtures::Fixtures;
 use crate::gate::Shared;
@@ -24,6 +25,15 @@ type Result = std::result::Result<Value, (StatusCode, String)>;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Advance {
     advance_millis: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Lag {
+    #[serde(default)]
+    elbv2_millis: u64,
+    #[serde(default)]
+    ec2_millis: u64,
 }
 
 #[derive(Deserialize)]
@@ -128,6 +138,17 @@ fn perform(shared: &Arc<Shared>, method: &Method, parts: &[&str], body: &[u8]) -
                 .advance(Duration::from_millis(advance.advance_millis));
             drop(world);
             shared.notify();
+            Ok(json!({}))
+        }
+        ("PUT", ["lag"]) => {
+            let lag: Lag = read(body)?;
+            world.timing.elbv2_lag = Duration::from_millis(lag.elbv2_millis);
+            world.timing.ec2_lag = Duration::from_millis(lag.ec2_millis);
+            Ok(json!({}))
+        }
+        ("PUT", ["quotas"]) => {
+            let quotas: Quotas = read(body)?;
+            world.quotas = quotas;
             Ok(json!({}))
         }
         ("PUT", ["throttling"]) => {

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::actions::{self, Action, Context, Dates, Kind};
 use crate::calls::{CallLog, Outcome};
 use crate::clock::Clock;
-use crate::config::{Config, Timing};
+use crate::config::{Config, Quotas, Timing};
 use crate::error::ApiError;
 use crate::faults::{Effect, Faults, Held, Phase};
 use crate::model::Region;
@@ -81,6 +81,7 @@ pub(crate) struct World {
     pub calls: CallLog,
     pub throttling: Option<Throttling>,
     pub timing: Timing,
+    pub quotas: Quotas,
     pub places: BTreeMap<(String, String), Place>,
     /// Names of active load balancers, with a data path.
     pub hosts: Vec<HostEntry>,
@@ -94,6 +95,7 @@ impl World {
             calls: CallLog::default(),
             throttling: config.throttling.clone(),
             timing: config.timing,
+            quotas: config.quotas,
             places: BTreeMap::new(),
             hosts: Vec::new(),
         };
@@ -394,7 +396,7 @@ impl Call {
             return None;
         }
         let now = world.clock.now();
-        let timing = world.timing;
+        let (timing, quotas) = (world.timing, world.quotas);
         let lag = match action.service {
             Service::Elbv2 => timing.elbv2_lag,
             Service::Ec2 => timing.ec2_lag,
@@ -404,7 +406,7 @@ impl Call {
             now,
             dates: Dates(world.clock),
             timing: &timing,
-            quotas: &self.shared.config.quotas,
+            quotas: &quotas,
             access_key: &caller.access_key,
         };
         let params = form.params(action.service);

@@ -23,7 +23,7 @@ use crate::prober::ProbeArguments;
 use crate::router::{self, Software};
 use crate::running::{self, Running};
 use crate::scenario::{self, Kernel, ScenarioArguments};
-use crate::{assets, demo, init, node, process, setgroups, vm};
+use crate::{announcer, assets, aws, demo, init, node, process, setgroups, vm};
 
 /// A Kubernetes cluster on one machine, out of network namespaces: real
 /// control plane, real kube-proxy, real packets.
@@ -124,6 +124,10 @@ enum Command {
     },
     #[command(name = "__container", hide = true)]
     Container { sandbox: PathBuf },
+    #[command(name = announcer::SUBCOMMAND, hide = true)]
+    Announce { settings: String },
+    #[command(name = announcer::sink::SUBCOMMAND, hide = true)]
+    Sink { settings: String },
     #[command(name = router::SUBCOMMAND, hide = true)]
     Router {
         software: Software,
@@ -297,6 +301,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::RecordHere(record) => runtime()?.block_on(record.run())?,
         Command::ReplayHere(replay) => runtime()?.block_on(replay.run())?,
         Command::PeersHere(peers) => runtime()?.block_on(peers.run())?,
+        Command::Announce { settings } => runtime()?.block_on(announcer::run(&settings))?,
+        Command::Sink { settings } => runtime()?.block_on(announcer::sink::run(&settings))?,
         Command::Scenario(args) => return runtime()?.block_on(args.run()),
         Command::Bench(args) => return runtime()?.block_on(args.bench()),
         Command::Demo => return demo::run(&scenario::default_logs()?.join("demo")),
@@ -310,7 +316,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let [program, args @ ..] = command.as_slice() else {
                 bail!("no command given")
             };
-            let error = process::in_host(Some(&host), program.as_ref())
+            let error = aws::with_names(Some(&host), program.as_ref())
                 .args(args)
                 .exec();
             return Err(error).with_context(|| format!("run a command on {host}"));
@@ -357,6 +363,7 @@ fn up(args: UpArgs) -> Result<ExitCode> {
         families: args.families,
         proxy_mode: args.proxy_mode,
         strict_arp: !args.no_strict_arp,
+        aws: !args.bare && args.overlay == "aws",
         images: args.images.into_iter().collect::<BTreeMap<_, _>>(),
         logs: running.logs(),
     };

@@ -15,6 +15,7 @@ use kube::config::KubeConfigOptions;
 use serde::{Deserialize, Serialize};
 
 use crate::assets::{self, Programs};
+use crate::aws;
 use crate::controlplane::{self, ControlPlane};
 use crate::isolate;
 use crate::network;
@@ -53,6 +54,8 @@ pub struct LabSpec {
     pub proxy_mode: String,
     /// kube-proxy's `ipvs.strictARP`.
     pub strict_arp: bool,
+    /// Whether the nodes are instances of AWS's stand-in, for `deploy/overlays/aws`.
+    pub aws: bool,
     /// Programs that stand for images, beside the built-in ones.
     pub images: BTreeMap<String, PathBuf>,
     /// Where logs and captures are kept, outside the lab.
@@ -69,6 +72,7 @@ impl Default for LabSpec {
             families: Families::Dual,
             proxy_mode: "nftables".into(),
             strict_arp: true,
+            aws: false,
             images: BTreeMap::new(),
             logs: std::env::temp_dir().join("herald-lab-logs"),
         }
@@ -254,7 +258,7 @@ impl Lab {
     /// Installs Herald from `deploy/overlays/OVERLAY`, the manifests that a
     /// user applies, and waits for its roll-out.
     pub async fn install(&self, overlay: &str) -> Result<()> {
-        let directory = deploy_directory()?.join("overlays").join(overlay);
+        let mut directory = deploy_directory()?.join("overlays").join(overlay);
         if overlay == "fake-cloud" {
             self.start_fakecloud(&[])?;
             let (v4, v6) = Host::Cloud
@@ -274,6 +278,10 @@ impl Lab {
             ))
             .await?;
         }
+        if overlay == "aws" {
+            self.start_fakeaws(&[])?;
+            directory = aws::kustomization(&directory)?;
+        }
         let directory = directory.to_string_lossy().into_owned();
         self.kubectl(&[
             "apply",
@@ -284,7 +292,15 @@ impl Lab {
         ])
         .await?;
         let limit = format!("--timeout={}s", (START * vm::patience()).as_secs());
-        for workload in ["deployment/herald-operator", "daemonset/herald-speaker"] {
+        let list = [
+            "-n",
+            "herald-system",
+            "get",
+            "deployments,daemonsets",
+            "-o",
+            "name",
+        ];
+        for workload in self.kubectl(&list).await?.lines() {
             self.kubectl(&["-n", "herald-system", "rollout", "status", workload, &limit])
                 .await?;
         }
@@ -343,6 +359,22 @@ impl Lab {
             command,
             "api-proxy",
             &process::log_path(self.logs(), "api-proxy"),
+        )
+    }
+
+    /// Starts AWS's stand-in on host `cloud`; `more` are further flags.
+    pub fn start_fakeaws(&self, more: &[&str]) -> Result<()> {
+        if !self.spec.aws || !self.spec.families.has_v4() {
+            bail!(
+                "overlay aws needs a lab whose nodes are instances and have IPv4 addresses; \
+                 start one with --overlay aws, and not with --families ipv6"
+            );
+        }
+        aws::start(
+            &sibling("herald-fakeaws")?,
+            self.spec.nodes,
+            self.logs(),
+            more,
         )
     }
 
@@ -411,6 +443,11 @@ impl Lab {
             internal_addresses,
             pod_cidrs,
             labels: BTreeMap::new(),
+            provider_id: if self.spec.aws {
+                aws::provider_id(i)
+            } else {
+                format!("herald-lab://{}", host.name())
+            },
             api_server: self.state.control_plane.server.clone(),
             ca_file: self.state.control_plane.ca_file(),
             token: controlplane::token(&host.name()),
@@ -523,7 +560,7 @@ fn built_in_images() -> Result<BTreeMap<String, PathBuf>> {
 }
 
 /// A program that was built beside this one.
-fn sibling(name: &str) -> Result<PathBuf> {
+pub(crate) fn sibling(name: &str) -> Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name(name))
 }
 

@@ -1,7 +1,9 @@
 //! A Kubernetes cluster on one machine, out of network namespaces.
 
+pub mod announcer;
 mod apiproxy;
 pub mod assets;
+pub mod aws;
 pub mod capture;
 pub mod cli;
 pub mod controlplane;

@@ -68,6 +68,17 @@ impl Found {
         let _ = kill(Pid::from_raw(self.pid), signal);
     }
 
+    /// Whether it has not ended yet: all that it had open is closed when it has.
+    pub fn runs(&self) -> bool {
+        fs::read_to_string(format!("/proc/{}/stat", self.pid)).is_ok_and(|stat| {
+            !stat
+                .rsplit(')')
+                .next()
+                .unwrap_or_default()
+                .starts_with(" Z")
+        })
+    }
+
     /// Resident memory in KiB.
     pub fn rss_kib(&self) -> Option<u64> {
         self.kib("status", "VmRSS:")

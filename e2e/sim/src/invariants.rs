@@ -23,6 +23,9 @@
 //!    [`MOST_MOVES`] times in [`DAMPING`].
 //! 5. **Strict.** Under `strict` no two ever own a group: an isolated owner is
 //!    silent before another owns.
+//! 6. **A mute owner.** Who speaks and does not answer has nothing any more when
+//!    that was believed and a part was well for [`bound`], if another of the part
+//!    could have it and the group has not moved too often.
 //!
 //! The run ends with a time in which nothing goes wrong, so by 1 and 2 it ends
 //! with one owner for each group.
@@ -32,7 +35,7 @@ use std::collections::BTreeMap;
 use herald_election::{Cause, DAMPING, GroupId, MOST_MOVES, Policy, Profile};
 
 use crate::schedule::{Micros, SECOND, Schedule, micros};
-use crate::world::World;
+use crate::world::{BELIEVED, World};
 
 /// After so long without trouble nothing moves.
 pub const SETTLED: Micros = 5 * SECOND;
@@ -71,13 +74,49 @@ pub struct Invariants {
     shared: BTreeMap<GroupId, Micros>,
     /// When a speaker took a group from a well owner.
     elective: BTreeMap<(usize, GroupId), Vec<Micros>>,
+    /// When a group came to a node.
+    moves: BTreeMap<GroupId, Vec<Micros>>,
 }
 
 impl Invariants {
-    /// Checks 1 and 2, as the world is now.
+    /// Checks 1, 2 and 6, as the world is now.
     pub fn check(&mut self, world: &World) -> Result<(), String> {
         self.one_owner(world)?;
-        some_owner(world)
+        some_owner(world)?;
+        self.mute_owner(world)
+    }
+
+    fn mute_owner(&self, world: &World) -> Result<(), String> {
+        for part in world.parts() {
+            let strict = world.schedule.policy == Policy::Strict;
+            let bound = bound(&world.schedule, false, false);
+            if world.now <= part.since + BELIEVED + SECOND + bound
+                || strict && !world.is_most(part.members)
+            {
+                continue;
+            }
+            let mute = (0..64).filter(|n| part.members & (1 << n) != 0);
+            let mute = mute
+                .filter(|n| world.mute(*n).is_some_and(|at| at <= part.since))
+                .fold(0, |set, n| set | 1 << n);
+            for group in world.groups() {
+                let others = world.able(part.members, group) & !mute;
+                let moved = self.moves.get(&group).map_or(0, |moves| {
+                    let recent = |at: &&Micros| world.now < **at + micros(DAMPING);
+                    moves.iter().filter(recent).count()
+                });
+                let owners = world.owners(group) & part.members;
+                if owners & mute != 0 && others != 0 && moved < MOST_MOVES {
+                    return Err(format!(
+                        "6 (a mute owner): {} still has {}, though {} can",
+                        names(owners & mute),
+                        world.group_name(group),
+                        names(others)
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn one_owner(&mut self, world: &World) -> Result<(), String> {
@@ -107,6 +146,9 @@ impl Invariants {
         group: GroupId,
         cause: Cause,
     ) -> Result<(), String> {
+        if cause != Cause::Resumed {
+            self.moves.entry(group).or_default().push(world.now);
+        }
         let what = || format!("n{} takes {}: {cause:?}", node + 1, world.group_name(group));
         if world.now > world.last_trouble + SETTLED && !world.schedule.rebalance {
             return Err(format!(
@@ -126,12 +168,18 @@ impl Invariants {
             Cause::Ineligible(other) => world
                 .number(other)
                 .is_none_or(|other| !world.is_candidate(node, other)),
+            Cause::Unanswered(other) => world
+                .number(other)
+                .is_none_or(|other| world.mute(other).is_some() || troubled(other)),
             Cause::Rebalanced(_) => world.schedule.rebalance || world.rebalanced,
         };
         if !reason {
             return Err(format!("3 (no move without a cause): {}", what()));
         }
-        if matches!(cause, Cause::Ineligible(_) | Cause::Rebalanced(_)) {
+        if matches!(
+            cause,
+            Cause::Ineligible(_) | Cause::Rebalanced(_) | Cause::Unanswered(_)
+        ) {
             let times = self.elective.entry((node, group)).or_default();
             times.retain(|at| world.now < at + micros(DAMPING));
             times.push(world.now);

@@ -41,6 +41,10 @@ pub enum Fault {
     Deafen(usize),
     /// Nothing that a node sends reaches anybody.
     Mute(usize),
+    /// A node speaks to the others, and answers nobody who asks for its addresses.
+    Unanswering(usize),
+    /// All nodes answer.
+    Answering,
     /// The segment is in two parts.
     Split(BTreeSet<usize>),
     /// All cuts are mended.
@@ -77,6 +81,8 @@ impl fmt::Display for Fault {
             Self::Cut(a, b) => write!(f, "nothing reaches {} from {}", name(b), name(a)),
             Self::Deafen(n) => write!(f, "nothing reaches {}", name(n)),
             Self::Mute(n) => write!(f, "nothing from {} reaches anybody", name(n)),
+            Self::Unanswering(n) => write!(f, "{} answers no questions", name(n)),
+            Self::Answering => write!(f, "all answer questions"),
             Self::Split(part) => write!(f, "{} are cut off from the rest", names(part)),
             Self::Heal => write!(f, "the segment is whole"),
             Self::Loss(p) => write!(f, "{p} of 1000 datagrams are lost"),
@@ -166,7 +172,7 @@ impl Schedule {
         };
         let later = at + lasting;
         let mut add = |at, fault| self.faults.push((at, fault));
-        match rng.u32(0..15) {
+        match rng.u32(0..16) {
             0 => {
                 add(at, Fault::Crash(n));
                 add(later + SECOND, Fault::Start(n));
@@ -223,6 +229,10 @@ impl Schedule {
                     add(later, Fault::Exclude(n, false));
                 }
             },
+            14 => {
+                add(at, Fault::Unanswering(n));
+                add(later + 8 * SECOND, Fault::Answering);
+            }
             _ => {
                 let away = (0..self.nodes).filter(|_| rng.u32(0..3) != 0).collect();
                 add(at, Fault::ApiAway(away));
@@ -238,6 +248,7 @@ impl Schedule {
         let at = at.max(last) + MILLI;
         for fault in [
             Fault::Heal,
+            Fault::Answering,
             Fault::Loss(0),
             Fault::ApiBack,
             Fault::Groups(self.groups),

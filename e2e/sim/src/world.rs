@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use herald_election::{
     Candidate, Cause, Config, Election, Event, Group, GroupId, Heartbeat, KeyRing, NodeId,
-    Rebalance, View, spread,
+    Rebalance, Unanswered, View, spread,
 };
 
 use crate::Summary;
@@ -26,6 +26,12 @@ const DRAIN: Micros = 3 * SECOND;
 /// A part that has had no trouble for so long, the start of a speaker
 /// included, is well.
 const WELL: Micros = 3_500_000;
+
+/// Between two rounds of questions about what others own.
+const JUDGE: Micros = SECOND;
+
+/// How long an owner is asked in vain before that is believed.
+pub const BELIEVED: Micros = 3 * SECOND;
 
 /// Datagrams that wait in the socket of a speaker that does not run.
 const SOCKET: usize = 2000;
@@ -73,6 +79,8 @@ enum Job {
     /// A node looks at the carrier of its link.
     Carrier(usize),
     DrainEnds(usize, u64),
+    /// A node has asked for what others own, and judges the answers.
+    Judge(usize),
     Check,
 }
 
@@ -111,6 +119,10 @@ struct Node {
     owned: u64,
     /// When it last took a group.
     took: BTreeMap<GroupId, Micros>,
+    /// Since when it answers nobody who asks for what it owns.
+    mute: Option<Micros>,
+    /// Whether it complained of others when it last asked.
+    complains: bool,
     draining: bool,
     drained: Micros,
     trouble: Micros,
@@ -167,6 +179,8 @@ impl World {
                 api_away: false,
                 owned: 0,
                 took: BTreeMap::new(),
+                mute: None,
+                complains: false,
                 draining: false,
                 drained: 0,
                 trouble: 0,
@@ -214,6 +228,10 @@ impl World {
         for n in 0..count {
             let at = world.rng.u64(0..SECOND);
             world.job(at, Job::Fault(Fault::Start(n)));
+        }
+        for n in 0..count {
+            let at = world.rng.u64(0..JUDGE);
+            world.job(at, Job::Judge(n));
         }
         for (at, fault) in faults {
             world.job(at, Job::Fault(fault));
@@ -271,6 +289,7 @@ impl World {
                 self.with(n, |election, now| election.node_answered(id, now))
             }
             Job::News(n, api) => self.news(n, &api),
+            Job::Judge(n) => self.judge(n),
             Job::Carrier(n) | Job::DrainEnds(n, _) if self.nodes[n].stalled => {
                 self.job(self.now + CHECK, job);
                 Ok(())
@@ -351,6 +370,11 @@ impl World {
         })
     }
 
+    /// Since when a node answers nobody.
+    pub fn mute(&self, n: usize) -> Option<Micros> {
+        self.nodes[n].mute
+    }
+
     /// Those of `members` that could own a group.
     pub fn able(&self, members: u64, group: GroupId) -> u64 {
         let place = self.group_ids.iter().position(|other| *other == group);
@@ -394,7 +418,8 @@ impl World {
 
     /// Whether a node drains, or did lately.
     pub fn drained(&self, n: usize) -> bool {
-        self.nodes[n].draining || self.now <= self.nodes[n].drained + SECOND
+        self.nodes[n].draining
+            || self.now <= self.nodes[n].drained + SECOND + micros(self.schedule.profile.detect())
     }
 
     /// Whether `other` may own anything in the view of `n`.

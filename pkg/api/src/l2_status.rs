@@ -94,7 +94,7 @@ pub struct L2Address {
     /// Since when (RFC 3339).
     pub since: String,
     /// Why the node became its owner: `Vacant`, `Lost`, `Drained`, `Ineligible`,
-    /// `Rebalanced` or `Resumed`.
+    /// `Rebalanced`, `Unanswered` or `Resumed`.
     pub cause: String,
     /// Who had it before, where somebody had.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -55,7 +55,15 @@ impl Election {
         let field = self.field(entry);
         let situation = self.situation(entry, &field);
         let me = self.config.node;
+        let mute = match (entry.mine.holds(), situation) {
+            (true, _) => Some(me).filter(|me| self.is_mute(entry, *me)),
+            (false, Situation::Movable(Cause::Unanswered(holder))) => Some(holder),
+            _ => None,
+        };
         let entry = self.groups.get_mut(&group)?;
+        if let Some(mute) = mute {
+            entry.distrust(mute, now);
+        }
         entry.epoch = entry.epoch.max(field.epoch);
         if entry.mine == Mine::Nothing {
             if let Some((holder, _)) = field.holder {
@@ -186,6 +194,9 @@ impl Election {
         if peer.draining {
             return Situation::Movable(Cause::Drained(holder));
         }
+        if !claim.damped && self.is_mute(entry, holder) {
+            return Situation::Movable(Cause::Unanswered(holder));
+        }
         // If it knows more than we do, it knows why it keeps the group.
         if self.view < peer.view || claim.damped {
             return Situation::Kept;
@@ -224,14 +235,27 @@ impl Election {
         };
         let detect = entry_detect(entry);
         // Each waits for those before it, in case they decide otherwise.
-        let place = entry.spec.place(me, |node| {
-            Some(node) != holder && self.usable(entry, node, now)
-        });
+        let other = |node| {
+            Some(node) != holder
+                && self.usable(entry, node, now)
+                && entry.distrusted_until(node, now).is_none()
+        };
+        let distrusted = entry.distrusted_until(me, now);
+        let place = if distrusted.is_some() {
+            // Behind all others, whatever its rank.
+            let candidates = entry.spec.candidates.iter();
+            candidates.filter(|c| c.node != me && other(c.node)).count()
+        } else {
+            entry.spec.place(me, other)
+        };
         let patience = detect * u32::try_from(place).unwrap_or(u32::MAX).min(64);
         let mut due = entry.since + patience + self.lonely(entry, field) + self.lagging(entry);
         due = due.max(entry.retry);
-        if matches!(cause, Cause::Ineligible(_) | Cause::Rebalanced(_)) {
+        if cause.is_planned() && !matches!(cause, Cause::Drained(_)) {
             due = due.max(entry.damped_until().unwrap_or(due));
+        }
+        if matches!(cause, Cause::Rebalanced(_) | Cause::Unanswered(_)) {
+            due = due.max(distrusted.unwrap_or(due));
         }
         if due > now {
             return Decision::Wait(due);
@@ -394,6 +418,7 @@ impl Election {
         let may_move = self.draining
             || entry.spec.candidate(me).is_none()
             || entry.rebalance
+            || self.is_mute(entry, me)
             || entry.spec.rebalance == Rebalance::OnJoin && entry.spec.first == Some(node);
         wanted && may_move
     }

@@ -9,7 +9,7 @@ use crate::id::{GroupId, NodeId};
 use crate::peers::{Liveness, Peer, Peers, Received};
 use crate::profile::Profile;
 use crate::votes::Votes;
-use crate::wire::{Heartbeat, Opinion, room_for_claims};
+use crate::wire::{Heartbeat, MAX_UNANSWERED, Opinion, Unanswered, room_for_claims};
 
 /// How long a speaker that starts, or whose link comes back, owns nothing, if
 /// not all voters are heard before.
@@ -155,6 +155,8 @@ pub struct Election {
     doubt: Option<Doubt>,
     /// Whether nobody else is there.
     alone: bool,
+    /// What this node asked for in vain.
+    pub(crate) unanswered: Vec<Unanswered>,
     /// When leases are to be looked at again.
     leases: Instant,
     /// Groups to be looked at anew.
@@ -193,6 +195,7 @@ impl Election {
             left: false,
             doubt: None,
             alone: true,
+            unanswered: Vec::new(),
             leases: now,
             dirty: BTreeSet::new(),
             rechecks: BTreeSet::new(),
@@ -439,6 +442,11 @@ impl Election {
     fn interval(&self) -> Duration {
         let intervals = self.profiles.iter().map(|profile| profile.interval());
         intervals.min().unwrap_or(self.config.profile.interval())
+    }
+
+    /// What there is to say does not wait for the next heartbeat.
+    pub(crate) const fn urgent(&mut self) {
+        self.urgent = true;
     }
 
     pub(crate) fn all_dirty(&mut self) {
@@ -728,6 +736,12 @@ impl Election {
             heard: self.peers.heard(now),
             objections,
             objects_to_all,
+            unanswered: self
+                .unanswered
+                .iter()
+                .take(MAX_UNANSWERED)
+                .copied()
+                .collect(),
         }
     }
 

@@ -117,6 +117,8 @@ pub enum Cause {
     Ineligible(NodeId),
     /// We are its first candidate, and it was to be rebalanced.
     Rebalanced(NodeId),
+    /// Its owner lives and does not answer those who ask for the addresses.
+    Unanswered(NodeId),
     /// It was ours before we did not run for a while, and nobody took it.
     Resumed,
 }
@@ -126,7 +128,7 @@ impl Cause {
     pub const fn is_planned(self) -> bool {
         matches!(
             self,
-            Self::Drained(_) | Self::Ineligible(_) | Self::Rebalanced(_)
+            Self::Drained(_) | Self::Ineligible(_) | Self::Rebalanced(_) | Self::Unanswered(_)
         )
     }
 }
@@ -208,6 +210,8 @@ pub(crate) struct Entry {
     pub(crate) retry: Instant,
     /// Whether it is to go to its first candidate once.
     pub(crate) rebalance: bool,
+    /// Who did not answer for it, and until when that is held against them.
+    distrusted: Vec<(NodeId, Instant)>,
 }
 
 impl Entry {
@@ -224,6 +228,7 @@ impl Entry {
             rival: None,
             retry: now,
             rebalance: false,
+            distrusted: Vec::new(),
         }
     }
 
@@ -243,6 +248,18 @@ impl Entry {
             }
             self.moves.push_back(now);
         }
+    }
+
+    /// Remembers that a node did not answer for it.
+    pub(crate) fn distrust(&mut self, node: NodeId, now: Instant) {
+        self.distrusted.retain(|(other, _)| *other != node);
+        self.distrusted.push((node, now + DAMPING));
+    }
+
+    /// Until when a node is only taken if there is no other.
+    pub(crate) fn distrusted_until(&self, node: NodeId, now: Instant) -> Option<Instant> {
+        let entry = self.distrusted.iter().find(|(other, _)| *other == node);
+        entry.map(|(_, until)| *until).filter(|until| *until > now)
     }
 
     pub(crate) fn situation(&mut self, situation: Situation, now: Instant) {

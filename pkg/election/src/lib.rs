@@ -12,6 +12,7 @@
 //!  wire  heartbeat codec   claim  what each owns, told in pages
 //!  order candidates        decide who should have a group
 //!  group its state         votes  policy strict
+//!  mute  owners that do not answer
 //! ```
 //!
 //! Who *may* own a group of addresses comes from the API; who *does* is settled
@@ -26,6 +27,7 @@ mod decide;
 mod election;
 mod group;
 mod id;
+mod mute;
 mod order;
 mod peers;
 mod profile;
@@ -40,4 +42,7 @@ pub use id::{GroupId, NodeId};
 pub use order::{Candidate, owner, spread};
 pub use peers::Liveness;
 pub use profile::Profile;
-pub use wire::{Heard, Heartbeat, MAX_DATAGRAM, MAX_HEARD, MAX_OBJECTIONS, Opinion, WireError};
+pub use wire::{
+    Heard, Heartbeat, MAX_DATAGRAM, MAX_HEARD, MAX_OBJECTIONS, MAX_UNANSWERED, Opinion, Unanswered,
+    WireError,
+};

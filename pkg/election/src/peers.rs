@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::claim::Copy;
 use crate::id::{GroupId, NodeId};
 use crate::profile::Profile;
-use crate::wire::{Heard, Heartbeat, MAX_HEARD, Opinion};
+use crate::wire::{Heard, Heartbeat, MAX_HEARD, Opinion, Unanswered};
 
 /// Datagrams of ours that may still be confirmed.
 const REMEMBERED: usize = 512;
@@ -74,6 +74,8 @@ pub(crate) struct Peer {
     pub(crate) have: u64,
     pub(crate) objections: Vec<(GroupId, NodeId)>,
     pub(crate) objects_to_all: bool,
+    /// What it asked for in vain.
+    pub(crate) unanswered: Vec<Unanswered>,
     pub(crate) ready: bool,
     pub(crate) draining: bool,
     left: bool,
@@ -101,6 +103,7 @@ impl Peer {
             have: 0,
             objections: Vec::new(),
             objects_to_all: false,
+            unanswered: Vec::new(),
             ready: false,
             draining: false,
             left: false,
@@ -338,6 +341,10 @@ impl Peers {
             }
             peer.objections.clone_from(&opinion.objections);
             peer.objects_to_all = opinion.objects_to_all;
+            if peer.unanswered != opinion.unanswered {
+                peer.unanswered.clone_from(&opinion.unanswered);
+                joined = true;
+            }
         }
         let after = (peer.ready, peer.draining, peer.left, peer.is_synced());
         if let Some(opinion) = &hb.opinion {

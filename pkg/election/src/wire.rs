@@ -27,6 +27,8 @@
 //!      entry: session (64), sequence (32), claims had (32), age (16, ms)
 //!  type 2, objections: no fixed part
 //!      entry: group (64), granted to (64)
+//!  type 4, unanswered: no fixed part
+//!      entry: owner (64), group (64; 0 for all of the owner's)
 //!  type 3, page: from (64), to (64)
 //!      entry: group (64), epoch (32), priority (8),
 //!             flags (8): bits 0-1 standing, 2-3 profile, 4 strict, 5 damped
@@ -56,6 +58,10 @@ pub const MAX_HEARD: usize = 60;
 /// The most objections that a heartbeat can hold.
 pub const MAX_OBJECTIONS: usize = 8;
 
+/// The most owners or groups that a heartbeat can say are not answered for; the
+/// next are told when these have moved.
+pub const MAX_UNANSWERED: usize = 3;
+
 const MAGIC: [u8; 2] = *b"HB";
 const VERSION: u8 = 1;
 const HEADER: u8 = 56;
@@ -63,8 +69,10 @@ const SECTION: usize = 4;
 const OPINION: u8 = 1;
 const OBJECTIONS: u8 = 2;
 const PAGE: u8 = 3;
+const UNANSWERED: u8 = 4;
 const HEARD_ENTRY: u8 = 18;
 const OBJECTION_ENTRY: u8 = 16;
+const UNANSWERED_ENTRY: u8 = 16;
 const CLAIM_ENTRY: u8 = 14;
 /// The age of a session that has not yet proved that it is no replay.
 const UNPROVEN: u16 = u16::MAX;
@@ -109,6 +117,17 @@ pub struct Opinion {
     pub objections: Vec<(GroupId, NodeId)>,
     /// Whether there are more of these than could be told.
     pub objects_to_all: bool,
+    /// What it asked for in vain; at most [`MAX_UNANSWERED`].
+    pub unanswered: Vec<Unanswered>,
+}
+
+/// An owner that did not answer a speaker that asked for its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unanswered {
+    /// Who.
+    pub owner: NodeId,
+    /// For which of its groups; none for all of them.
+    pub group: Option<GroupId>,
 }
 
 /// A session that a speaker hears.
@@ -144,8 +163,9 @@ pub enum WireError {
 /// How many claims fit in a datagram beside an opinion.
 pub(crate) fn room_for_claims(opinion: Option<&Opinion>) -> usize {
     let opinion = opinion.map_or(0, |opinion| {
-        2 * SECTION
+        3 * SECTION
             + 1
+            + opinion.unanswered.len().min(MAX_UNANSWERED) * usize::from(UNANSWERED_ENTRY)
             + opinion.heard.len() * usize::from(HEARD_ENTRY)
             + opinion.objections.len() * usize::from(OBJECTION_ENTRY)
     });
@@ -224,6 +244,11 @@ impl Heartbeat {
                         opinion.objections = parse_objections(body, entry)?;
                     }
                 }
+                UNANSWERED => {
+                    if let Some(opinion) = &mut heartbeat.opinion {
+                        opinion.unanswered = parse_unanswered(body, entry)?;
+                    }
+                }
                 PAGE => heartbeat.page = Some(parse_page(body, entry)?),
                 _ => {}
             }
@@ -247,15 +272,23 @@ impl Opinion {
                 out.extend_from_slice(&age.to_be_bytes());
             }
         });
-        if self.objections.is_empty() {
-            return;
+        if !self.objections.is_empty() {
+            section(out, OBJECTIONS, OBJECTION_ENTRY, |out| {
+                for (group, node) in self.objections.iter().take(MAX_OBJECTIONS) {
+                    out.extend_from_slice(&group.0.to_be_bytes());
+                    out.extend_from_slice(&node.0.to_be_bytes());
+                }
+            });
         }
-        section(out, OBJECTIONS, OBJECTION_ENTRY, |out| {
-            for (group, node) in self.objections.iter().take(MAX_OBJECTIONS) {
-                out.extend_from_slice(&group.0.to_be_bytes());
-                out.extend_from_slice(&node.0.to_be_bytes());
-            }
-        });
+        if !self.unanswered.is_empty() {
+            section(out, UNANSWERED, UNANSWERED_ENTRY, |out| {
+                for it in self.unanswered.iter().take(MAX_UNANSWERED) {
+                    out.extend_from_slice(&it.owner.0.to_be_bytes());
+                    let group = it.group.map_or(0, |group| group.0);
+                    out.extend_from_slice(&group.to_be_bytes());
+                }
+            });
+        }
     }
 
     fn parse(mut body: Reader, entry: u8) -> Result<Self, WireError> {
@@ -277,6 +310,7 @@ impl Opinion {
             heard,
             objections: Vec::new(),
             objects_to_all: objects_to_all != 0,
+            unanswered: Vec::new(),
         })
     }
 }
@@ -285,6 +319,19 @@ fn parse_objections(body: Reader, entry: u8) -> Result<Vec<(GroupId, NodeId)>, W
     body.entries(entry, OBJECTION_ENTRY, |entry| {
         Ok((GroupId(entry.u64()?), NodeId(entry.u64()?)))
     })
+}
+
+fn parse_unanswered(body: Reader, entry: u8) -> Result<Vec<Unanswered>, WireError> {
+    let unanswered = body.entries(entry, UNANSWERED_ENTRY, |entry| {
+        Ok(Unanswered {
+            owner: NodeId(entry.u64()?),
+            group: Some(GroupId(entry.u64()?)).filter(|group| group.0 != 0),
+        })
+    })?;
+    if unanswered.len() > MAX_UNANSWERED {
+        return Err(WireError::Malformed);
+    }
+    Ok(unanswered)
 }
 
 fn write_page(page: &Page, out: &mut Vec<u8>) {

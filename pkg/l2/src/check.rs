@@ -1,7 +1,7 @@
 //! The self-test: whether addresses that other nodes hold are answered for, as
 //! a client on the segment would see it.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,10 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// A host that has not answered by then has not answered.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
+/// An owner is mute if it has answered nothing for so long: all that it has was
+/// asked for meanwhile, as far as the rate allows.
+const MUTE: Duration = Duration::from_secs(12);
+
 /// So many questions in a row say the same before it is believed: frames are
 /// lost, and at a hand-over two answer for a moment.
 const DOUBTS: u8 = 3;
@@ -25,8 +29,11 @@ const DOUBTS: u8 = 3;
 pub enum Verdict {
     /// One host answers for it.
     Answered(Mac),
-    /// Nobody does.
+    /// Nobody does, though answers to other questions come in.
     Silent,
+    /// Nobody does, and nobody answers anything else either: it may be us who
+    /// hear nothing.
+    Unheard,
     /// Several do; two of them.
     Several(Mac, Mac),
 }
@@ -41,6 +48,15 @@ pub enum CheckEvent {
         address: IpAddr,
         /// What is so now.
         verdict: Verdict,
+    },
+    /// An owner has answered none of the questions about its addresses for as
+    /// long as it takes to believe it; or it answers again, or is not asked any
+    /// more.
+    Mute {
+        /// The owner, as given to [`Checker::set_targets`].
+        owner: u64,
+        /// Whether it is so now.
+        mute: bool,
     },
     /// Somebody answers to [`Checker::ask`].
     Answer {
@@ -74,6 +90,7 @@ impl Default for Source {
 /// An address that is asked about again and again.
 #[derive(Debug)]
 struct Target {
+    owner: u64,
     turn: Turn,
     first: Option<Mac>,
     second: Option<Mac>,
@@ -91,6 +108,14 @@ enum Turn {
     Judgement { due: Instant },
 }
 
+/// One who holds addresses.
+#[derive(Debug, Default)]
+struct Owner {
+    /// When it last answered for one of them.
+    answered: Option<Instant>,
+    mute: bool,
+}
+
 /// Asks on one interface about addresses that others hold, at a low rate, and
 /// judges the answers. Driven like [`Announcer`](crate::Announcer).
 #[derive(Debug)]
@@ -100,6 +125,13 @@ pub struct Checker {
     /// Between two questions.
     gap: Duration,
     targets: HashMap<IpAddr, Target>,
+    owners: HashMap<u64, Owner>,
+    /// Addresses that hosts have for their own: who is not deaf hears these.
+    controls: BTreeSet<IpAddr>,
+    /// When they were last asked for.
+    controlled: Option<Instant>,
+    /// When anybody last answered anything.
+    answered: Option<Instant>,
     /// Questions to come. What is in doubt is always due.
     questions: BTreeSet<(bool, Instant, IpAddr)>,
     judgements: BTreeSet<(Instant, IpAddr)>,
@@ -120,6 +152,10 @@ impl Checker {
             source: Source::default(),
             gap: Duration::from_secs(1) / per_second.max(1),
             targets: HashMap::new(),
+            owners: HashMap::new(),
+            controls: BTreeSet::new(),
+            controlled: None,
+            answered: None,
             questions: BTreeSet::new(),
             judgements: BTreeSet::new(),
             asked: None,
@@ -135,32 +171,51 @@ impl Checker {
         self.source = source;
     }
 
-    /// What to ask about from now on. Addresses that are new come first.
-    pub fn set_targets(&mut self, wanted: &BTreeSet<IpAddr>, now: Instant) {
+    /// Addresses that are surely answered for, by hosts other than those under
+    /// test: asked for while something is in doubt, to know that we hear at all.
+    pub fn set_controls(&mut self, controls: &BTreeSet<IpAddr>) {
+        self.controls.clone_from(controls);
+    }
+
+    /// What to ask about from now on, and who owns it. Addresses that are new,
+    /// or another's than before, come first, and nothing is known of them.
+    pub fn set_targets(&mut self, wanted: &BTreeMap<IpAddr, u64>, now: Instant) {
         let gone: Vec<IpAddr> = self
             .targets
-            .keys()
-            .filter(|address| !wanted.contains(address))
-            .copied()
+            .iter()
+            .filter(|(address, target)| wanted.get(address) != Some(&target.owner))
+            .map(|(address, _)| *address)
             .collect();
         for address in gone {
             if let Some(target) = self.targets.remove(&address) {
                 self.remove(address, target.turn);
             }
         }
-        for address in wanted {
+        for (address, owner) in wanted {
             if !self.targets.contains_key(address) {
-                self.insert(*address, now);
+                self.insert(*address, *owner, now);
             }
         }
+        let owners: BTreeSet<u64> = wanted.values().copied().collect();
+        let events = &mut self.events;
+        self.owners.retain(|owner, state| {
+            let stays = owners.contains(owner);
+            if !stays && state.mute {
+                let (owner, mute) = (*owner, false);
+                events.push_back(CheckEvent::Mute { owner, mute });
+            }
+            stays
+        });
     }
 
-    fn insert(&mut self, address: IpAddr, now: Instant) {
+    fn insert(&mut self, address: IpAddr, owner: u64, now: Instant) {
         let turn = Turn::Question {
             certain: true,
             due: now,
         };
+        self.owners.entry(owner).or_default();
         let target = Target {
+            owner,
             turn,
             first: None,
             second: None,
@@ -198,7 +253,7 @@ impl Checker {
             verdicts.filter(wanted).count()
         };
         (
-            count(|verdict| *verdict == Verdict::Silent),
+            count(|verdict| matches!(verdict, Verdict::Silent | Verdict::Unheard)),
             count(|verdict| matches!(verdict, Verdict::Several(..))),
         )
     }
@@ -239,6 +294,7 @@ impl Checker {
     }
 
     fn answered(&mut self, address: IpAddr, mac: Mac, now: Instant) {
+        self.answered = Some(now);
         if let IpAddr::V4(address) = address
             && self
                 .once
@@ -254,6 +310,13 @@ impl Checker {
                 None => target.first = Some(mac),
                 Some(first) if first != mac => target.second = Some(mac),
                 Some(_) => {}
+            }
+            let (owner, mute) = (target.owner, false);
+            if let Some(state) = self.owners.get_mut(&owner) {
+                state.answered = Some(now);
+                if std::mem::replace(&mut state.mute, mute) {
+                    self.events.push_back(CheckEvent::Mute { owner, mute });
+                }
             }
         }
     }
@@ -293,6 +356,7 @@ impl Checker {
             if self.can_ask(&address) {
                 self.asked = Some(now);
                 self.transmit_question(address);
+                self.ask_controls(address, now);
                 let due = now + ANSWERED_WITHIN;
                 self.turn(address, Turn::Judgement { due });
             } else {
@@ -312,6 +376,7 @@ impl Checker {
             // In one order, so that the same two are no news.
             (Some(one), Some(other)) => Verdict::Several(one.min(other), one.max(other)),
         };
+        let asked = now.checked_sub(ANSWERED_WITHIN).unwrap_or(now);
         let times = match target.doubt {
             Some((before, times)) if before == seen => times.saturating_add(1),
             _ => 1,
@@ -319,11 +384,27 @@ impl Checker {
         target.doubt = Some((seen, times));
         // A good answer needs no second one.
         let believed = times >= DOUBTS || matches!(seen, Verdict::Answered(_));
-        if believed && target.verdict != Some(seen) {
-            target.verdict = Some(seen);
-            let verdict = seen;
+        let hears = self
+            .answered
+            .is_some_and(|at| at + ANSWERED_WITHIN >= asked);
+        let verdict = match seen {
+            Verdict::Silent if !hears => Verdict::Unheard,
+            _ => seen,
+        };
+        if believed && target.verdict != Some(verdict) {
+            target.verdict = Some(verdict);
             self.events
                 .push_back(CheckEvent::Verdict { address, verdict });
+        }
+        let owner = target.owner;
+        if believed
+            && verdict == Verdict::Silent
+            && let Some(state) = self.owners.get_mut(&owner)
+            && state.answered.is_none_or(|at| at + MUTE <= now)
+            && !std::mem::replace(&mut state.mute, true)
+        {
+            let mute = true;
+            self.events.push_back(CheckEvent::Mute { owner, mute });
         }
         let turn = Turn::Question {
             certain: believed,
@@ -335,6 +416,21 @@ impl Checker {
     /// A question about IPv6 needs an address to be answered to.
     const fn can_ask(&self, address: &IpAddr) -> bool {
         address.is_ipv4() || !self.source.v6.is_unspecified()
+    }
+
+    /// While an address is in doubt, asks for what is surely answered for.
+    fn ask_controls(&mut self, address: IpAddr, now: Instant) {
+        let silent = |target: &Target| matches!(target.doubt, Some((Verdict::Silent, _)));
+        let recent = |at: Instant| now < at + ANSWERED_WITHIN / 2;
+        if !self.targets.get(&address).is_some_and(silent) || self.controlled.is_some_and(recent) {
+            return;
+        }
+        self.controlled = Some(now);
+        for control in self.controls.clone() {
+            if self.can_ask(&control) {
+                self.transmit_question(control);
+            }
+        }
     }
 
     fn transmit_question(&mut self, address: IpAddr) {

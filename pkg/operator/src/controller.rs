@@ -19,7 +19,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::Config;
 use crate::conditions;
 use crate::events;
 use crate::heartbeat_keys;

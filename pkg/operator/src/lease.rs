@@ -424,7 +424,7 @@ mod tests {
             let mut fence = 0;
             let mut lease = None;
             let took = (0..).step_by(10).find(|now: &u64| {
-                if *now <= stopped && now % 500 == 0 {
+                if *now <= stopped && now.is_multiple_of(500) {
                     fence = now + 1500;
                     let renewed = i64::try_from(*now).unwrap() / 1000 + wall;
                     let transitions = i32::try_from(now / 500).unwrap();

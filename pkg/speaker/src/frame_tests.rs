@@ -282,7 +282,10 @@ fn addresses_of_others_are_asked_for_as_a_client_would() {
         let mut segment = Segment::new().await;
         let (answered, silent) = (VIP.into(), Ipv4Addr::new(10, 20, 100, 1).into());
         must(&format!("ip -n host addr add {VIP}/32 dev lan0")).await;
-        segment.change(|plan| plan.check = [answered, silent].into());
+        segment.change(|plan| {
+            plan.check = [(answered, 1), (silent, 1)].into();
+            plan.controls = [Ipv4Addr::new(10, 20, 0, 1).into()].into();
+        });
         assert_eq!(
             segment.event().await,
             PortEvent::Verdict(answered, Verdict::Answered(HOST))

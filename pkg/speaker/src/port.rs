@@ -46,8 +46,11 @@ pub(crate) struct Plan {
     pub(crate) yielding: Arc<BTreeSet<IpAddr>>,
     /// How long to answer for these while the other node is not heard.
     pub(crate) grace: Duration,
-    /// Addresses of which to check that somebody answers for them.
-    pub(crate) check: BTreeSet<IpAddr>,
+    /// Addresses of which to check that their owner answers for them, and a number
+    /// for each owner.
+    pub(crate) check: BTreeMap<IpAddr, u64>,
+    /// Addresses that other nodes have for their own.
+    pub(crate) controls: BTreeSet<IpAddr>,
     /// Hardware addresses of this node; their frames are not another's word.
     pub(crate) own: Arc<BTreeSet<[u8; 6]>>,
     /// Hardware addresses of other speakers on the segment, as far as they are
@@ -62,6 +65,8 @@ pub(crate) enum PortEvent {
     Announcer(Event),
     /// How an address is answered for that another node has.
     Verdict(IpAddr, Verdict),
+    /// Whether the owner with this number answers none of our questions.
+    Mute(u64, bool),
     /// A host answered for its own address.
     Answered(Ipv4Addr),
 }
@@ -253,6 +258,7 @@ impl Port {
             }
         }
         self.checker.set_source(Mac(plan.mac), plan.source);
+        self.checker.set_controls(&plan.controls);
         self.checker.set_targets(&plan.check, now);
         self.metrics.checked(self.checker.faults());
         self.followed = plan;
@@ -335,6 +341,7 @@ impl Port {
                     self.metrics.checked(self.checker.faults());
                     PortEvent::Verdict(address, verdict)
                 }
+                CheckEvent::Mute { owner, mute } => PortEvent::Mute(owner, mute),
                 CheckEvent::Answer { address, .. } => PortEvent::Answered(address),
             };
             let _ = self.events.send(event);

@@ -75,6 +75,7 @@ pub(crate) const fn cause_name(cause: Cause) -> &'static str {
         Cause::Drained(_) => "Drained",
         Cause::Ineligible(_) => "Ineligible",
         Cause::Rebalanced(_) => "Rebalanced",
+        Cause::Unanswered(_) => "Unanswered",
         Cause::Resumed => "Resumed",
     }
 }

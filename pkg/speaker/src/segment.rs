@@ -110,7 +110,10 @@ pub(crate) struct Segment {
     /// Addresses that no node had before, and since when.
     fresh: BTreeMap<IpAddr, Instant>,
     /// Addresses of others of which this node checks that they are answered for.
-    check: BTreeSet<IpAddr>,
+    check: BTreeMap<IpAddr, NodeId>,
+    /// Of these the ones that nobody answers for, and owners that answer for none.
+    silent: BTreeSet<IpAddr>,
+    mute: BTreeSet<NodeId>,
     traps: Traps,
     look_at: Instant,
     peers: BTreeMap<NodeId, Liveness>,
@@ -156,7 +159,9 @@ impl Segment {
             beats: Beats::new(&interface, common.metrics.clone()),
             traps: Traps::new(common.node.clone(), interface.index, interface.name.clone()),
             fresh: BTreeMap::new(),
-            check: BTreeSet::new(),
+            check: BTreeMap::new(),
+            silent: BTreeSet::new(),
+            mute: BTreeSet::new(),
             look_at: Instant::now() + LOOK_SOON,
             detour: Detour::open(),
             view: None,
@@ -390,6 +395,7 @@ impl Segment {
             self.election = None;
             self.sessions().remove(&self.session);
             self.peers.clear();
+            self.silent.clear();
             self.unreported = true;
             tracing::info!(interface = self.interface.name, "left the election");
         }

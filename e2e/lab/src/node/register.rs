@@ -41,7 +41,7 @@ pub(super) async fn join(client: &Client, spec: &NodeSpec) -> Result<()> {
     let node: Node = serde_json::from_value(json!({
         "metadata": {"name": spec.name, "labels": labels},
         "spec": {
-            "providerID": format!("herald-lab://{}", spec.name),
+            "providerID": spec.provider_id,
             "podCIDR": spec.pod_cidrs.first(),
             "podCIDRs": spec.pod_cidrs,
         },

@@ -23,6 +23,8 @@ pub struct NodeSpec {
     pub pod_cidrs: Vec<String>,
     /// Labels to register the Node with, beside the well-known ones.
     pub labels: BTreeMap<String, String>,
+    /// `spec.providerID` to register the Node with; nobody can change it later.
+    pub provider_id: String,
     /// The API server, `https://172.30.0.1:6443`.
     pub api_server: String,
     /// CA certificate of the API server, PEM file.

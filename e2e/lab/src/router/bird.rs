@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{Neighbor, Place, Program, Route, Router, RouterConfig, SessionState};
 
@@ -129,6 +130,16 @@ pub(super) async fn reset(router: &Router) -> Result<()> {
 
 pub(super) async fn refresh(router: &Router) -> Result<()> {
     birdc(router, &["reload", "in", "\"b*\""]).await.map(drop)
+}
+
+/// Written to the socket by ourselves: a client's start would be measured too.
+pub(super) async fn withdraw_hosts(router: &Router) -> Result<()> {
+    let mut socket = tokio::net::UnixStream::connect(router.path("bird.ctl")).await?;
+    socket.write_all(b"disable hosts\n").await?;
+    // Its greeting, and that it has begun.
+    let mut said = [0; 512];
+    socket.read(&mut said).await?;
+    Ok(())
 }
 
 pub(super) async fn sessions(router: &Router) -> Result<Vec<SessionState>> {

@@ -201,7 +201,7 @@ pub(super) async fn bfd_up(router: &Router) -> Result<usize> {
 pub(super) async fn routes(router: &Router) -> Result<Vec<Route>> {
     let mut routes = Vec::new();
     for family in ["ipv4", "ipv6"] {
-        let said = json(router, &format!("show bgp {family} unicast detail json")).await?;
+        let said = json(router, &format!("show bgp {family} unicast json detail")).await?;
         routes.extend(read_routes(&said)?);
     }
     Ok(routes)
@@ -213,14 +213,12 @@ fn read_routes(said: &Value) -> Result<Vec<Route>> {
         // FRR 8 has a list of paths here, later ones an object that holds it.
         let paths = entry.as_array().or_else(|| entry["paths"].as_array());
         for path in paths.into_iter().flatten() {
-            let hops = path["nexthops"].as_array();
-            let hop = hops
-                .into_iter()
-                .flatten()
-                .find(|hop| hop["scope"] != "link-local");
-            let hop = hop
-                .or_else(|| path["nexthops"].get(0))
-                .context("a path has a next hop")?;
+            // The first entry of FRR 8's list is about the network, and has none.
+            let Some(hops) = path["nexthops"].as_array() else {
+                continue;
+            };
+            let global = hops.iter().find(|hop| hop["scope"] != "link-local");
+            let hop = global.or(hops.first()).context("a path has a next hop")?;
             let communities = path["community"]["list"].as_array().into_iter().flatten();
             routes.push(Route {
                 prefix: prefix.parse()?,
@@ -231,7 +229,7 @@ fn read_routes(said: &Value) -> Result<Vec<Route>> {
                 communities: communities
                     .filter_map(Value::as_str)
                     .map(|name| match name {
-                        "gracefulShutdown" => "65535:0".to_owned(),
+                        "gracefulShutdown" | "graceful-shutdown" => "65535:0".to_owned(),
                         other => other.to_owned(),
                     })
                     .collect::<BTreeSet<_>>(),
@@ -239,4 +237,31 @@ fn read_routes(said: &Value) -> Result<Vec<Route>> {
         }
     }
     Ok(routes)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn paths_are_read_from_either_shape_of_its_json() {
+        let path = json!({
+            "community": {"list": ["64512:7", "gracefulShutdown"]},
+            "nexthops": [
+                {"ip": "fe80::1", "scope": "link-local"},
+                {"ip": "fd20::11", "scope": "global"},
+            ],
+        });
+        let network = json!({"prefix": "fd60::1/128", "version": 1});
+        for entry in [json!([network, path]), json!({"paths": [path]})] {
+            let routes = read_routes(&json!({"routes": {"fd60::1/128": entry}})).unwrap();
+            let [route] = routes.as_slice() else {
+                panic!("one path, not {routes:?}");
+            };
+            assert_eq!(route.next_hop.to_string(), "fd20::11");
+            assert!(route.communities.contains("65535:0"));
+        }
+    }
 }

@@ -130,7 +130,7 @@ pub fn wire(spec: &LabSpec) -> Result<()> {
 }
 
 /// Who stands between router `i`'s loopback and the nodes: the next router.
-const fn between(i: u8, routers: u8) -> u8 {
+pub const fn between(i: u8, routers: u8) -> u8 {
     if i < routers { i + 1 } else { 1 }
 }
 
@@ -147,12 +147,19 @@ fn by_detour(i: u8, routers: u8) -> Result<()> {
     let (own4, own6) = plan::loopback(i);
     let (via4, via6) = address(via)?;
     let (to4, to6) = address(i)?;
+    let name = Host::Router(i).name();
     batch(
-        Some(&Host::Router(i).name()),
+        Some(&name),
         &format!(
             "rule add from {own4} lookup 100\nroute add default via {via4} table 100\n\
-             -6 rule add from {own6} lookup 100\n-6 route add default via {via6} table 100\n"
+             route add default via {via6} table 100\n"
         ),
+    )?;
+    // A batch is of one family where an address does not tell which.
+    isolate::run(
+        Command::new("ip")
+            .args(["-6", "-n", &name, "rule", "add", "from", &own6.to_string()])
+            .args(["lookup", "100"]),
     )?;
     batch(
         Some(&Host::Router(via).name()),

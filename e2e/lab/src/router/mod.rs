@@ -29,7 +29,7 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 pub use config::{Announces, Bfd, Neighbor, Place, RouterConfig};
-pub use host::{SUBCOMMAND, become_program, wire};
+pub use host::{SUBCOMMAND, become_program, between, wire};
 
 use crate::process::{self, PROCESS};
 
@@ -170,9 +170,11 @@ impl Router {
     /// Ends it at once, without a word to its neighbours: their connections are
     /// closed by its kernel. Returns when it is gone.
     pub async fn stop(&self) -> Result<()> {
+        let running = process::find(PROCESS, &self.name);
         self.signal(Signal::SIGKILL);
         crate::scenario::wait::until(&format!("{self} to end"), || async {
-            let left = process::find(PROCESS, &self.name).len();
+            // One that is ending has lost its name before its sockets.
+            let left = running.iter().filter(|found| found.runs()).count();
             ensure!(left == 0, "{left} processes run");
             Ok(())
         })
@@ -209,6 +211,12 @@ impl Router {
             Software::Gobgp => gobgp::refresh(self).await,
             Software::Openbgpd => openbgpd::refresh(self).await,
         }
+    }
+
+    /// Withdraws its own hosts ([`Announces::hosts_v4`]); BIRD only.
+    pub async fn withdraw_hosts(&self) -> Result<()> {
+        ensure!(self.software == Software::Bird, "{self} keeps its hosts");
+        bird::withdraw_hosts(self).await
     }
 
     /// What it has learnt, sorted.

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
 use super::{Context, wait};
+use crate::aws;
 use crate::capture::{Capture, Mac, NEIGHBOURS};
 use crate::lab::Lab;
 use crate::network::Network;
@@ -120,6 +121,34 @@ impl<'a> Client<'a> {
             )
             .await?;
         serde_json::from_str(&output).with_context(|| format!("{url} answered {output:?}"))
+    }
+
+    /// The IPv4 address that a name stands for here; again until it stands for one.
+    pub async fn resolve(&self, hostname: &str) -> Result<IpAddr> {
+        wait::until(&format!("{} to resolve {hostname}", self.name), || async {
+            let lines = self.run("getent", &["ahostsv4", hostname]).await?;
+            let address = lines.split_whitespace().next().context("nothing is said")?;
+            Ok(address.parse()?)
+        })
+        .await
+    }
+
+    /// `curl http://HOSTNAME:PORT/`, again until the echo answers.
+    pub async fn curl_name(&self, hostname: &str, port: u16) -> Result<Reply> {
+        let url = format!("http://{hostname}:{port}/");
+        let arguments = [
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--max-time",
+            "2",
+            &url,
+        ];
+        wait::until(&format!("{url} to answer {}", self.name), || async {
+            let output = self.run("curl", &arguments).await?;
+            serde_json::from_str(&output).with_context(|| format!("{url} answered {output:?}"))
+        })
+        .await
     }
 
     /// Nobody answers at this address: no attempt within two seconds gets
@@ -256,8 +285,7 @@ impl<'a> Client<'a> {
     }
 
     async fn output(&self, program: &str, args: &[&str]) -> Result<std::process::Output> {
-        self.lab
-            .command(self.name, Path::new(program))
+        tokio::process::Command::from(aws::with_names(Some(self.name), Path::new(program)))
             .args(args)
             .stdin(std::process::Stdio::null())
             .kill_on_drop(true)

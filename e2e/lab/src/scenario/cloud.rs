@@ -4,16 +4,14 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use http_body_util::{BodyExt, Full};
+use anyhow::{Context as _, Result, ensure};
+use hyper::Method;
 use hyper::body::Bytes;
-use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::net::TcpStream;
 
+use super::exchange::exchange;
 use super::{Context, wait};
 use crate::lab::{FAKECLOUD_PORT, Lab};
 use crate::plan::Host;
@@ -176,30 +174,8 @@ impl Cloud {
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes> {
-        let what = format!("{method} {path}");
-        let stream = TcpStream::connect(self.address)
-            .await
-            .context("reach the pretend cloud")?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let body = body.map(Value::to_string).unwrap_or_default();
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", self.address.to_string())
-            .header("connection", "close")
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body)))?;
-        let exchange = async {
-            let response = sender.send_request(request).await?;
-            let status = response.status();
-            Ok::<_, hyper::Error>((status, response.into_body().collect().await?.to_bytes()))
-        };
-        let (answer, _) = tokio::join!(exchange, connection);
-        let (status, body) = answer.with_context(|| what.clone())?;
-        if !status.is_success() {
-            bail!("{what}: {status}: {}", String::from_utf8_lossy(&body));
-        }
-        Ok(body)
+        let headers = [("content-type", "application/json")];
+        exchange(self.address, method, path, &headers, body).await
     }
 }

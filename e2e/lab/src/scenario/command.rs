@@ -148,8 +148,10 @@ pub fn list() -> String {
                 .collect();
             notes.push(format!("with {}", modes.join(", ")));
         }
-        if scenario.overlay == Overlay::FakeCloud {
-            notes.push("fake cloud".into());
+        match scenario.overlay {
+            Overlay::BareMetal => {}
+            Overlay::FakeCloud => notes.push("fake cloud".into()),
+            Overlay::Aws => notes.push("AWS's stand-in".into()),
         }
         if scenario.isolation == Isolation::Own {
             notes.push("own lab".into());

@@ -119,6 +119,9 @@ impl Context {
 /// speaker's log, each with its kind.
 const AWAY: &str = "can't follow the API just now; what is announced stays";
 const BACK: &str = "following the API again";
+/// What a speaker says that has started and follows all: what its log says
+/// before was of another life, which ended with its node.
+const STARTED: &str = "in step with the API";
 
 impl Context {
     /// Waits until every watch of every speaker goes on after an outage of the
@@ -150,12 +153,11 @@ fn watches_away(log: &str) -> BTreeSet<String> {
         let Ok(line) = serde_json::from_str::<Value>(line) else {
             continue;
         };
-        let Some(kind) = line["kind"].as_str() else {
-            continue;
-        };
+        let kind = line["kind"].as_str().unwrap_or_default();
         match line["message"].as_str() {
             Some(AWAY) => drop(away.insert(kind.to_owned())),
             Some(BACK) => drop(away.remove(kind)),
+            Some(STARTED) => away.clear(),
             _ => {}
         }
     }
@@ -177,5 +179,7 @@ mod tests {
         ]
         .join("\n");
         assert_eq!(watches_away(&log), BTreeSet::from(["Pod".to_owned()]));
+        let started = json!({"message": STARTED, "node": "n1"}).to_string();
+        assert_eq!(watches_away(&format!("{log}\n{started}")), BTreeSet::new());
     }
 }

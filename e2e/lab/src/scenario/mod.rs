@@ -15,12 +15,14 @@
 
 mod apiproxy;
 pub mod audit;
+mod aws;
 pub mod clients;
 mod cloud;
 mod command;
 mod context;
 pub mod crowd;
 mod effort;
+mod exchange;
 mod group;
 mod grouping;
 pub mod herald;
@@ -37,6 +39,7 @@ pub mod traffic;
 pub mod wait;
 pub mod workloads;
 
+pub use aws::{Account, Parameters, texts};
 pub use clients::Client;
 pub use cloud::Cloud;
 pub(crate) use command::default_logs;

@@ -107,6 +107,17 @@ impl Context {
             .with_context(|| format!("Service {name} has no {} address", family.name()))
     }
 
+    /// Waits until a Service has a hostname other than `before`, and returns it.
+    pub async fn hostname_other_than(&self, name: &str, before: &str) -> Result<String> {
+        wait::object(
+            self.api(),
+            name,
+            &format!("Service {name} to have a hostname other than {before:?}"),
+            |service| ingress_hostname(service?).filter(|hostname| hostname != before),
+        )
+        .await
+    }
+
     /// The addresses that a Service has now.
     pub async fn addresses_now(&self, name: &str) -> Result<Vec<IpAddr>> {
         Ok(ingress_addresses(&self.service(name).await?))
@@ -401,6 +412,13 @@ pub fn ingress_addresses(service: &Service) -> Vec<IpAddr> {
         .flat_map(|balancer| balancer.ingress.iter().flatten())
         .filter_map(|ingress| ingress.ip.as_ref()?.parse().ok())
         .collect()
+}
+
+/// The first `status.loadBalancer.ingress[].hostname`.
+pub fn ingress_hostname(service: &Service) -> Option<String> {
+    let balancer = service.status.as_ref()?.load_balancer.as_ref()?;
+    let mut ingress = balancer.ingress.iter().flatten();
+    ingress.find_map(|ingress| ingress.hostname.clone())
 }
 
 /// The condition of the present generation by which Herald says how it stands.

@@ -54,6 +54,8 @@ pub enum Overlay {
     BareMetal,
     /// `deploy/overlays/fake-cloud`.
     FakeCloud,
+    /// `deploy/overlays/aws`, with AWS's stand-in beside the cluster.
+    Aws,
 }
 
 impl Overlay {
@@ -62,6 +64,7 @@ impl Overlay {
         match self {
             Self::BareMetal => "bare-metal",
             Self::FakeCloud => "fake-cloud",
+            Self::Aws => "aws",
         }
     }
 }

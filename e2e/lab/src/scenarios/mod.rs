@@ -6,6 +6,8 @@ mod adopt;
 mod allocation;
 mod bad_objects;
 mod bench;
+mod bgp_bench;
+mod bgp_matrix;
 mod cloud;
 mod exposing;
 mod failover;
@@ -19,6 +21,7 @@ mod segment;
 mod sharing;
 mod side_by_side;
 
+use crate::router::Software;
 use crate::scenario::Isolation::Own;
 use crate::scenario::Overlay::FakeCloud;
 use crate::scenario::ProxyMode::{Iptables, Ipvs, Nftables};
@@ -444,6 +447,25 @@ pub static ALL: &[Scenario] = &[
         isolation: Own,
         only_bench: true,
         run: run!(bench::soak),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bgp-matrix",
+        title: "Herald's BGP engine with FRR, BIRD, GoBGP and OpenBGPD: each feature with each of \
+                them, as their own tables tell",
+        nodes: 1,
+        routers: &Software::ALL,
+        run: run!(bgp_matrix::matrix),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bgp-100k",
+        title: "100,000 routes to a newly established peer, and all withdrawn, by Herald's BGP \
+                engine and by BIRD, OpenBGPD, FRR and GoBGP",
+        nodes: 1,
+        routers: &Software::ALL,
+        only_bench: true,
+        run: run!(bgp_bench::hundred_thousand),
         ..Scenario::BASE
     },
     Scenario {

@@ -55,6 +55,16 @@ impl World {
                 }
                 self.trouble_for(1 << n);
             }
+            Fault::Unanswering(n) => {
+                self.nodes[*n].mute.get_or_insert(self.now);
+                self.trouble_for(all);
+            }
+            Fault::Answering => {
+                for node in &mut self.nodes {
+                    node.mute = None;
+                }
+                self.trouble_for(all);
+            }
             Fault::Split(part) => {
                 let part = part.iter().fold(0_u64, |set, n| set | 1 << n);
                 for (n, cut) in self.cut.iter_mut().enumerate() {

@@ -3,8 +3,8 @@
 use crate::invariants;
 
 use super::{
-    Api, Arc, Candidate, Cause, Config, Datagram, Election, Event, Group, Heartbeat, Instant, Job,
-    Micros, Rc, Rebalance, SECOND, SOCKET, View, World, spread,
+    Api, Arc, BELIEVED, Candidate, Cause, Config, Datagram, Election, Event, Group, Heartbeat,
+    Instant, JUDGE, Job, Micros, Rc, Rebalance, SECOND, SOCKET, Unanswered, View, World, spread,
 };
 
 impl World {
@@ -40,7 +40,9 @@ impl World {
         node.election = None;
         node.owned = 0;
         node.stalled = false;
-        node.draining = false;
+        if std::mem::take(&mut node.draining) {
+            node.drained = self.now;
+        }
         self.trouble_for(1 << n);
     }
 
@@ -159,6 +161,7 @@ impl World {
             Cause::Lost(id) => format!("{} lost it", name(id)),
             Cause::Drained(id) => format!("{} drains", name(id)),
             Cause::Ineligible(id) => format!("{} may not have it", name(id)),
+            Cause::Unanswered(id) => format!("{} does not answer", name(id)),
             Cause::Rebalanced(id) => format!("rebalanced from {}", name(id)),
         }
     }
@@ -205,6 +208,41 @@ impl World {
                 election.handle_heartbeat(word, now);
             }
         })
+    }
+
+    /// Asks, as the speakers' checkers do, for what others own, and says of whom
+    /// it got no answer. Who gets none from anybody is deaf, and says nothing.
+    pub(super) fn judge(&mut self, n: usize) -> Result<(), String> {
+        self.job(self.now + JUDGE, Job::Judge(n));
+        if !self.nodes[n].runs() {
+            return Ok(());
+        }
+        let heard = |other: usize| self.reaches(n, other) && self.reaches(other, n);
+        let others = (0..self.nodes.len()).filter(|other| *other != n);
+        let hears = others
+            .clone()
+            .any(|other| self.nodes[other].machine && heard(other));
+        let mute = others.filter(|other| {
+            let node = &self.nodes[*other];
+            let since = node.mute.filter(|_| node.runs() && node.owned != 0);
+            since.is_some_and(|since| self.now >= since + BELIEVED)
+        });
+        let unanswered: Vec<Unanswered> = mute
+            .filter(|_| hears)
+            .map(|other| Unanswered {
+                owner: self.nodes[other].id,
+                group: None,
+            })
+            .collect();
+        if unanswered.is_empty() && !self.nodes[n].complains {
+            return Ok(());
+        }
+        if self.nodes[n].complains == unanswered.is_empty() {
+            // From now on others may move what is theirs.
+            self.nodes[n].complains = !unanswered.is_empty();
+            self.trouble_for((1 << self.nodes.len()) - 1);
+        }
+        self.with(n, |election, now| election.set_unanswered(unanswered, now))
     }
 
     pub(super) fn reaches(&self, from: usize, to: usize) -> bool {

@@ -515,3 +515,102 @@ fn who_catches_up_with_the_view_takes_what_it_waited_with() {
     segment.run(MS * 100);
     assert_eq!(segment.owner(group(0)), new);
 }
+
+/// All of the owner's groups, asked for in vain by `n`.
+fn complain(segment: &mut Segment, n: usize, owner: usize) {
+    let owner = id(owner);
+    segment.call(n, |speaker, now| {
+        speaker.set_unanswered(vec![Unanswered { owner, group: None }], now);
+    });
+}
+
+#[test]
+fn an_owner_that_two_ask_in_vain_loses_what_it_has_and_does_not_get_it_back() {
+    for policy in [Policy::Available, Policy::Strict] {
+        let change: fn(&mut Group) = match policy {
+            Policy::Available => |group| group.rebalance = Rebalance::OnJoin,
+            Policy::Strict => |group| {
+                group.rebalance = Rebalance::OnJoin;
+                group.policy = Policy::Strict;
+            },
+        };
+        let mut segment = Segment::ready(4, 8, change);
+        let mute = segment.owner(group(0));
+        let others: Vec<usize> = (0..4).filter(|n| *n != mute).collect();
+        complain(&mut segment, others[0], mute);
+        segment.run(Duration::from_secs(1));
+        assert_eq!(segment.owner(group(0)), mute, "one alone may be wrong");
+        complain(&mut segment, others[2], mute);
+        segment.run(Duration::from_secs(2));
+        for i in 0..8 {
+            assert_ne!(segment.owner(group(i)), mute, "{policy:?}");
+        }
+        let causes: Vec<&Event> = segment.events.iter().map(|(.., event)| event).collect();
+        assert!(causes.iter().any(|event| matches!(
+            event,
+            Event::Announce { cause: Cause::Unanswered(node), .. } if *node == id(mute)
+        )));
+        // It is not asked any more, so nobody complains.
+        for n in others {
+            segment.call(n, |speaker, now| speaker.set_unanswered(Vec::new(), now));
+        }
+        segment.run(Duration::from_secs(20));
+        assert_ne!(segment.owner(group(0)), mute, "{policy:?}");
+    }
+}
+
+#[test]
+fn of_two_nodes_the_other_one_is_enough() {
+    let mut segment = Segment::ready(2, 1, |_| {});
+    let mute = segment.owner(group(0));
+    complain(&mut segment, 1 - mute, mute);
+    segment.run(Duration::from_secs(1));
+    assert_eq!(segment.owner(group(0)), 1 - mute);
+}
+
+#[test]
+fn where_nobody_is_answered_for_it_does_not_go_round_and_round() {
+    let mut segment = Segment::ready(3, 1, |_| {});
+    segment.events.clear();
+    for _ in 0..60 {
+        let owner = segment.owner(group(0));
+        for n in (0..3).filter(|n| *n != owner) {
+            complain(&mut segment, n, owner);
+        }
+        segment.run(Duration::from_secs(1));
+    }
+    let moves = segment
+        .events
+        .iter()
+        .filter(|(.., event)| matches!(event, Event::Announce { .. }))
+        .count();
+    assert!(moves <= 2, "{moves} moves");
+    // And whoever is left when the others die still takes it.
+    let owner = segment.owner(group(0));
+    segment.speakers[owner] = None;
+    segment.run(Duration::from_secs(1));
+    segment.owner(group(0));
+}
+
+#[test]
+fn complaints_of_one_who_is_no_candidate_or_about_another_group_count_nothing() {
+    let mut segment = Segment::ready(3, 2, |_| {});
+    let mute = segment.owner(group(0));
+    let stranger = Unanswered {
+        owner: id(mute),
+        group: Some(group(77)),
+    };
+    for n in (0..3).filter(|n| *n != mute) {
+        segment.call(n, |speaker, now| {
+            speaker.set_unanswered(vec![stranger], now);
+        });
+    }
+    segment.run(Duration::from_secs(1));
+    assert_eq!(segment.owner(group(0)), mute);
+    let out = (0..3).find(|n| *n != mute).unwrap();
+    segment.tell(&view(2, 3, &[out], 2, |_| {}));
+    segment.run(Duration::from_secs(1));
+    complain(&mut segment, out, mute);
+    segment.run(Duration::from_secs(1));
+    assert_eq!(segment.owner(group(0)), mute);
+}

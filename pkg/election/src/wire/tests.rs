@@ -39,9 +39,14 @@ prop_compose! {
         heard in proptest::collection::vec(heard(), 0..MAX_HEARD),
         objections in proptest::collection::vec((any::<u64>(), any::<u64>()), 0..MAX_OBJECTIONS),
         objects_to_all: bool,
+        unanswered in proptest::collection::vec((any::<u64>(), any::<u64>()), 0..=MAX_UNANSWERED),
     ) -> Opinion {
         let objections = objections.into_iter().map(|(g, n)| (GroupId(g), NodeId(n))).collect();
-        Opinion { heard, objections, objects_to_all }
+        let unanswered = unanswered.into_iter().map(|(owner, group)| Unanswered {
+            owner: NodeId(owner),
+            group: Some(GroupId(group)).filter(|group| group.0 != 0),
+        });
+        Opinion { heard, objections, objects_to_all, unanswered: unanswered.collect() }
     }
 }
 
@@ -93,7 +98,7 @@ proptest! {
     fn what_is_newer_is_skipped(
         heartbeat in heartbeat(),
         junk in proptest::collection::vec(any::<u8>(), 0..40),
-        kind in 4_u8..,
+        kind in 5_u8..,
     ) {
         let plain = heartbeat.to_bytes();
         // A longer header with more flags.
@@ -168,6 +173,13 @@ fn the_fullest_datagram_fits() {
         (vec![], vec![]),
     ] {
         let opinion = Opinion {
+            unanswered: vec![
+                Unanswered {
+                    owner: NodeId(1),
+                    group: None
+                };
+                MAX_UNANSWERED
+            ],
             heard,
             objections,
             objects_to_all: false,

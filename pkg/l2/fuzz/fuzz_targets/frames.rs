@@ -30,7 +30,7 @@ fuzz_target!(|input: &[u8]| {
         announcer.announce(address, now);
     }
     announcer.acquire([10, 20, 100, 1].into(), now);
-    checker.set_targets(&[[10, 20, 100, 2].into()].into(), now);
+    checker.set_targets(&[([10, 20, 100, 2].into(), 1)].into(), now);
     while announcer.poll_transmit().is_some() {}
     let mut rest = input;
     while let Some((length, more)) = rest.split_first() {

@@ -8,6 +8,8 @@ const THEIRS: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const THIRD: Mac = Mac([2, 0, 0, 0, 0, 3]);
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 20, 100, 0);
 const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 1, 0);
+const OWNER: u64 = 7;
+const HOST: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 13);
 const SOURCE: Source = Source {
     v4: Ipv4Addr::new(10, 20, 0, 11),
     v6: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
@@ -17,7 +19,10 @@ fn checker(targets: &[IpAddr]) -> (Checker, Instant) {
     let now = Instant::now();
     let mut checker = Checker::new(OURS, 5);
     checker.set_source(OURS, SOURCE);
-    checker.set_targets(&targets.iter().copied().collect(), now);
+    checker.set_targets(
+        &targets.iter().map(|target| (*target, OWNER)).collect(),
+        now,
+    );
     (checker, now)
 }
 
@@ -32,6 +37,11 @@ fn run(
     while let Some(at) = checker.poll_timeout().filter(|at| *at <= from + time) {
         checker.handle_timeout(at);
         while let Some(frame) = checker.poll_transmit() {
+            // Another host answers for itself, whoever is silent.
+            if ArpPacket::parse(&frame).is_ok_and(|question| question.target_ip == HOST) {
+                checker.handle_frame(&answer(&frame, THIRD), at);
+                continue;
+            }
             for holder in holders {
                 checker.handle_frame(&answer(&frame, *holder), at);
             }
@@ -69,6 +79,7 @@ fn an_address_that_is_answered_for_is_told_once() {
 #[test]
 fn silence_is_believed_after_three_questions_and_within_seconds() {
     let (mut checker, now) = checker(&[VIP.into()]);
+    checker.set_controls(&[HOST.into()].into());
     run(&mut checker, now, Duration::from_secs(5), &[THEIRS]);
     let silent = now + Duration::from_secs(5);
     let told = run(&mut checker, silent, Duration::from_secs(14), &[]);
@@ -77,6 +88,88 @@ fn silence_is_believed_after_three_questions_and_within_seconds() {
     let again = silent + Duration::from_secs(14);
     let told = run(&mut checker, again, Duration::from_secs(12), &[THIRD]);
     assert_eq!(told, [(VIP.into(), Verdict::Answered(THIRD))]);
+}
+
+/// What is told of owners in a while in which only `HOST`, if it is asked, and
+/// those who hold what `answers` names are heard.
+fn mutes(
+    checker: &mut Checker,
+    from: Instant,
+    time: Duration,
+    answers: &[IpAddr],
+) -> Vec<(u64, bool)> {
+    let mut told = Vec::new();
+    while let Some(at) = checker.poll_timeout().filter(|at| *at <= from + time) {
+        checker.handle_timeout(at);
+        while let Some(frame) = checker.poll_transmit() {
+            let about = match ArpPacket::parse(&frame) {
+                Ok(question) => question.target_ip.into(),
+                Err(_) => VIP6.into(),
+            };
+            if about == IpAddr::from(HOST) || answers.contains(&about) {
+                checker.handle_frame(&answer(&frame, THEIRS), at);
+            }
+        }
+        while let Some(event) = checker.poll_event() {
+            if let CheckEvent::Mute { owner, mute } = event {
+                told.push((owner, mute));
+            }
+        }
+    }
+    told
+}
+
+#[test]
+fn an_owner_that_answers_nothing_is_mute_until_it_answers() {
+    let (mut checker, now) = checker(&[VIP.into(), VIP6.into()]);
+    checker.set_controls(&[HOST.into()].into());
+    let all = [VIP.into(), VIP6.into()];
+    let second = Duration::from_secs(1);
+    assert_eq!(mutes(&mut checker, now, second * 30, &all), []);
+    let silent = now + second * 30;
+    assert_eq!(
+        mutes(&mut checker, silent, second * 15, &[]),
+        [(OWNER, true)]
+    );
+    let again = silent + second * 15;
+    assert_eq!(
+        mutes(&mut checker, again, second * 30, &[]),
+        [],
+        "told once"
+    );
+    let well = again + second * 30;
+    assert_eq!(
+        mutes(&mut checker, well, second * 12, &all),
+        [(OWNER, false)]
+    );
+    // One that answers for some of its addresses is not mute.
+    let some = well + second * 12;
+    assert_eq!(mutes(&mut checker, some, second * 60, &[VIP.into()]), []);
+    assert_eq!(checker.faults(), (1, 0));
+}
+
+#[test]
+fn who_hears_nobody_blames_nobody() {
+    let (mut checker, now) = checker(&[VIP.into()]);
+    let minute = Duration::from_mins(1);
+    assert_eq!(mutes(&mut checker, now, minute, &[]), [], "no controls");
+    checker.set_targets(&[(VIP.into(), OWNER + 1)].into(), now + minute);
+    let told = run(&mut checker, now + minute, minute, &[]);
+    assert_eq!(told, [(VIP.into(), Verdict::Unheard)]);
+}
+
+#[test]
+fn an_owner_that_has_nothing_any_more_is_not_mute() {
+    let (mut checker, now) = checker(&[VIP.into()]);
+    checker.set_controls(&[HOST.into()].into());
+    let minute = Duration::from_mins(1);
+    assert_eq!(mutes(&mut checker, now, minute, &[]), [(OWNER, true)]);
+    checker.set_targets(&[(VIP.into(), OWNER + 1)].into(), now + minute);
+    let owner = OWNER;
+    assert_eq!(
+        checker.poll_event(),
+        Some(CheckEvent::Mute { owner, mute: false })
+    );
 }
 
 #[test]
@@ -160,7 +253,7 @@ fn what_is_asked_once_is_told_at_each_answer() {
 fn a_target_that_is_gone_leaves_no_timer() {
     let (mut checker, now) = checker(&[VIP.into(), VIP6.into()]);
     checker.handle_timeout(now);
-    checker.set_targets(&BTreeSet::new(), now);
+    checker.set_targets(&BTreeMap::new(), now);
     assert_eq!(checker.poll_timeout(), None);
 }
 

@@ -204,7 +204,12 @@ impl Segment {
             link: self.orders.borrow().link,
             source: source(&self.interface),
             fresh: self.fresh.keys().copied().collect(),
-            check: self.check.clone(),
+            check: self
+                .check
+                .iter()
+                .map(|(address, owner)| (*address, owner.0))
+                .collect(),
+            controls: self.controls(),
             // Heartbeats do not tell hardware addresses.
             peers: Arc::default(),
             mac: self.interface.mac.unwrap_or_default(),

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use herald_election::NodeId;
 use herald_l2::Verdict;
 
 use super::Segment;
@@ -27,6 +28,18 @@ impl Segment {
                 self.yielding.remove(&address);
             }
             PortEvent::Announcer(event) => self.heard_claim(event),
+            PortEvent::Mute(owner, mute) => {
+                let owner = NodeId(owner);
+                let node = self.name_of(owner);
+                if mute {
+                    tracing::error!(node, "answers none of our questions about its addresses");
+                    self.mute.insert(owner);
+                } else {
+                    tracing::info!(node, "is not unanswered any more");
+                    self.mute.remove(&owner);
+                }
+                self.say_unanswered(Instant::now());
+            }
             PortEvent::Verdict(address, verdict) => self.heard_verdict(address, verdict),
         }
     }
@@ -63,7 +76,13 @@ impl Segment {
     }
 
     /// How an address is answered for that another node has.
-    pub(super) fn heard_verdict(&self, address: IpAddr, verdict: Verdict) {
+    pub(super) fn heard_verdict(&mut self, address: IpAddr, verdict: Verdict) {
+        if verdict == Verdict::Silent {
+            self.silent.insert(address);
+        } else {
+            self.silent.remove(&address);
+        }
+        self.say_unanswered(Instant::now());
         let node = &self.common.node;
         match verdict {
             Verdict::Answered(mac) => tracing::debug!(%address, %mac, "answered for"),
@@ -73,6 +92,14 @@ impl Segment {
                 &format!(
                     "nobody answers for {address} when node {node} asks, though another node has it; \
                      see whether that node's speaker is well and what the switch filters"
+                ),
+            ),
+            Verdict::Unheard => self.warn(
+                address,
+                "AddressUnanswered",
+                &format!(
+                    "nobody answers for {address} when node {node} asks, nor for the addresses of other \
+                     nodes; see whether {node} is cut off and what the switch filters"
                 ),
             ),
             Verdict::Several(one, other) => self.warn(

@@ -1,15 +1,15 @@
 //! What is looked at now and then: the node's settings, and what others own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use herald_election::{Liveness, NodeId};
+use herald_election::{Liveness, NodeId, Unanswered};
 
 use super::Segment;
 use crate::port::Question;
 use crate::traps::Subject;
-use crate::view::SegmentView;
+use crate::view::{SegmentView, Vip};
 
 /// Between two looks, as settings tell nobody when they change.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -17,6 +17,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// So many nodes check an address: one alone may be the one that has it on an
 /// interface, and does not hear its own kernel.
 const CHECKERS: usize = 2;
+
+/// So many hosts are asked for their own addresses while something is in doubt.
+const CONTROLS: usize = 3;
 
 impl Segment {
     /// Looks at the node's settings, and at what others own.
@@ -43,10 +46,13 @@ impl Segment {
         let check = if self.stopping.is_none() && self.common.check {
             self.to_check(&view)
         } else {
-            BTreeSet::new()
+            BTreeMap::new()
         };
         if check != self.check {
-            self.check = check;
+            let before = std::mem::replace(&mut self.check, check);
+            let same = |address: &IpAddr| before.get(address) == self.check.get(address);
+            self.silent.retain(same);
+            self.say_unanswered(now);
             let own = self.plan.borrow().own.clone();
             self.publish(&own);
             self.look_at = now + LOOK_AGAIN;
@@ -55,14 +61,12 @@ impl Segment {
 
     /// The addresses of others that this node checks: of each group the live
     /// candidates that follow the owner in the order of their numbers.
-    pub(super) fn to_check(&self, view: &SegmentView) -> BTreeSet<IpAddr> {
+    pub(super) fn to_check(&self, view: &SegmentView) -> BTreeMap<IpAddr, NodeId> {
         let Some(election) = &self.election else {
-            return BTreeSet::new();
+            return BTreeMap::new();
         };
-        let checks = |group: &&herald_election::Group| {
-            let Some(owner) = election.owner(group.id).filter(|owner| *owner != self.me) else {
-                return false;
-            };
+        let checks = |group: &herald_election::Group| {
+            let owner = election.owner(group.id).filter(|owner| *owner != self.me)?;
             let up = |node| {
                 node == self.me || election.liveness(node, group.profile) == Some(Liveness::Up)
             };
@@ -71,14 +75,52 @@ impl Segment {
                 others.filter(|node| *node != owner && up(*node)).collect();
             // Those behind the owner come first.
             others.sort_unstable_by_key(|node| (*node < owner, *node));
-            others.iter().take(CHECKERS).any(|node| *node == self.me)
+            let ours = others.iter().take(CHECKERS).any(|node| *node == self.me);
+            ours.then_some((group.id, owner))
         };
-        let groups = view.election.groups.iter().filter(checks);
+        let groups = view.election.groups.iter().filter_map(checks);
         groups
-            .filter_map(|group| view.groups.get(&group.id))
-            .flatten()
-            .map(|(address, _)| *address)
+            .flat_map(|(group, owner)| {
+                let vips = view.groups.get(&group).into_iter().flatten();
+                vips.map(move |(address, _)| (*address, owner))
+            })
             .collect()
+    }
+
+    /// Addresses that other nodes have for their own. Who hears no answer for
+    /// these either is deaf, and says nothing of others.
+    pub(super) fn controls(&self) -> BTreeSet<IpAddr> {
+        let peers = self.view.iter().flat_map(|view| &view.peers);
+        peers
+            .filter_map(|peer| peer.here.first().copied())
+            .take(CONTROLS)
+            .collect()
+    }
+
+    /// Tells the election who does not answer.
+    pub(super) fn say_unanswered(&mut self, now: Instant) {
+        let (Some(election), Some(view)) = (&mut self.election, &self.view) else {
+            return;
+        };
+        let all = self.mute.iter().map(|owner| Unanswered {
+            owner: *owner,
+            group: None,
+        });
+        let silent = |vips: &[Vip]| {
+            vips.iter()
+                .any(|(address, _)| self.silent.contains(address))
+        };
+        let some = view.groups.iter().filter(|(_, vips)| silent(vips));
+        let some = some.filter_map(|(group, _)| {
+            let owner = election.owner(*group)?;
+            let told = owner != self.me && !self.mute.contains(&owner);
+            told.then_some(Unanswered {
+                owner,
+                group: Some(*group),
+            })
+        });
+        let unanswered = all.chain(some).collect();
+        election.set_unanswered(unanswered, now);
     }
 
     /// Asks whether a node is there. By ARP, so of nodes that are heard by IPv4.

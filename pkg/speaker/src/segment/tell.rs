@@ -32,6 +32,9 @@ impl Segment {
             Cause::Ineligible(from) => {
                 format!("; node {} may not have it any more", self.name_of(from))
             }
+            Cause::Unanswered(from) => {
+                format!("; node {} does not answer for it", self.name_of(from))
+            }
             Cause::Rebalanced(from) => format!("; it comes back from node {}", self.name_of(from)),
         };
         let mut services: BTreeMap<_, Vec<IpAddr>> = BTreeMap::new();
@@ -114,7 +117,8 @@ impl Segment {
             Cause::Lost(node)
             | Cause::Drained(node)
             | Cause::Ineligible(node)
-            | Cause::Rebalanced(node) => Some(self.name_of(node)),
+            | Cause::Rebalanced(node)
+            | Cause::Unanswered(node) => Some(self.name_of(node)),
             Cause::Vacant | Cause::Resumed => None,
         };
         Owned {

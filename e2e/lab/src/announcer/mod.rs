@@ -1,0 +1,137 @@
+//! Herald's BGP engine on a host of the lab, without a cluster: what the matrix
+//! and the benches put in front of the routers. `pkg/bgp` does the talking; here
+//! are only its sockets.
+//!
+//! It is told what to do by lines of JSON on its standard input ([`Order`]), says
+//! what happens on its standard output ([`Report`]), and ends with its input.
+
+mod handle;
+mod run;
+pub mod sink;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+pub use handle::Announcer;
+pub use run::run;
+
+/// Name of the hidden subcommand that calls [`run`].
+pub const SUBCOMMAND: &str = "__announce";
+
+/// What it is set up with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settings {
+    /// Our AS.
+    pub asn: u32,
+    /// Our BGP identifier.
+    pub id: Ipv4Addr,
+    /// The peers.
+    pub peers: Vec<Peer>,
+    /// Routes to have before the first session.
+    pub routes: Routes,
+}
+
+/// One peer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Our address in the session.
+    pub source: IpAddr,
+    /// Its AS.
+    pub asn: u32,
+    /// Wait for it, and never dial.
+    pub passive: bool,
+    /// Speak IPv4.
+    pub v4: bool,
+    /// Speak IPv6.
+    pub v6: bool,
+    /// The hold time that is offered, in seconds.
+    pub hold: u16,
+    /// How long it should keep our routes when we restart, in seconds.
+    pub graceful_restart: Option<u16>,
+}
+
+/// Routes: single ones, and many host routes from 11.0.0.0 on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routes {
+    /// These.
+    pub prefixes: Vec<IpNet>,
+    /// So many of 11.0.0.0, 11.0.0.1, ...
+    pub hosts_v4: u32,
+}
+
+impl Routes {
+    /// These and no others.
+    pub fn of(prefixes: &[IpNet]) -> Self {
+        Self {
+            prefixes: prefixes.to_vec(),
+            hosts_v4: 0,
+        }
+    }
+
+    /// That many hosts.
+    pub const fn hosts(hosts_v4: u32) -> Self {
+        Self {
+            prefixes: Vec::new(),
+            hosts_v4,
+        }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = IpNet> {
+        let hosts = (0..self.hosts_v4).map(|i| IpNet::from(IpAddr::from(host(i))));
+        self.prefixes.iter().copied().chain(hosts)
+    }
+}
+
+/// Host `i` of the many.
+pub fn host(i: u32) -> Ipv4Addr {
+    Ipv4Addr::from(0x0b00_0000 + i)
+}
+
+/// What it is to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Announce these too.
+    Announce(Routes),
+    /// Withdraw these.
+    Withdraw(Routes),
+    /// Drain every peer: tell that the paths are going away, wait so many
+    /// milliseconds, withdraw, close.
+    Drain {
+        /// Milliseconds.
+        wait: u32,
+    },
+    /// Close every connection without a word and end, as for a restart.
+    Restart,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// A session is up.
+    Up {
+        /// With whom.
+        peer: IpAddr,
+    },
+    /// A session, or an attempt at one, ended.
+    Down {
+        /// With whom.
+        peer: IpAddr,
+        /// Why, in words.
+        why: String,
+    },
+    /// A peer asked for its routes again.
+    Refresh {
+        /// Who.
+        peer: IpAddr,
+    },
+    /// A peer was drained.
+    Stopped {
+        /// Which.
+        peer: IpAddr,
+    },
+}
