@@ -61,10 +61,12 @@ bench-aws: ## What the AWS provider costs in calls and seconds, against the stri
 	cargo run --quiet -p herald-aws --example bench_aws
 
 .PHONY: generate
-generate: ## Write deploy/crds and docs/aws-annotations.md from the code
+generate: ## Write deploy/crds, docs/reference.md and docs/aws-annotations.md from the code
 	cargo build --quiet --bin herald-operator
 	target/debug/herald-operator crds > deploy/crds/crds.yaml.new
 	mv deploy/crds/crds.yaml.new deploy/crds/crds.yaml
+	target/debug/herald-operator reference > docs/reference.md.new
+	mv docs/reference.md.new docs/reference.md
 	target/debug/herald-operator aws-annotations > docs/aws-annotations.md.new
 	mv docs/aws-annotations.md.new docs/aws-annotations.md
 

@@ -56,6 +56,10 @@ pub(crate) struct AwsFlags {
     /// name.
     #[arg(long, value_parser = seconds, default_value = "300s")]
     aws_replaced_load_balancer_delay: Duration,
+    /// A class of Services to serve beside herald.dev/aws-nlb, such as
+    /// service.k8s.aws/nlb once the AWS Load Balancer Controller is gone; repeatable.
+    #[arg(long = "aws-load-balancer-class")]
+    aws_load_balancer_classes: Vec<String>,
 }
 
 impl AwsFlags {
@@ -80,6 +84,7 @@ impl AwsFlags {
                 .collect::<BTreeMap<_, _>>(),
             manage_backend_rules: self.aws_manage_backend_rules,
             replaced_load_balancer_delay: self.aws_replaced_load_balancer_delay,
+            more_classes: self.aws_load_balancer_classes,
         };
         let metrics = Metrics::register(registry);
         let provider = Aws::new(settings, metrics).await.context("provider aws")?;

@@ -10,12 +10,17 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use nix::sys::signal::Signal;
 
+use crate::apiproxy::{self, ProxyArguments};
 use crate::faults::{self, Direction};
-use crate::frames::{AskArguments, HostileArguments};
+use crate::frames::{
+    AskArguments, HostileArguments, PeersArguments, RecordArguments, ReplayArguments,
+    SurveyArguments,
+};
 use crate::lab::{Lab, LabSpec};
 use crate::network::Network;
 use crate::plan::Families;
 use crate::prober::ProbeArguments;
+use crate::router::{self, Software};
 use crate::running::{self, Running};
 use crate::scenario::{self, Kernel, ScenarioArguments};
 use crate::{assets, aws, demo, init, node, setgroups, vm};
@@ -37,7 +42,7 @@ enum Command {
     Down(NameArgs),
     /// Names of the labs that run.
     Labs,
-    /// Run a command on a host: cp, n1 ..., c1 ..., cloud.
+    /// Run a command on a host: cp, n1 ..., c1 ..., cloud, r1 ..., f1 ....
     Exec {
         #[command(flatten)]
         lab: NameArgs,
@@ -86,6 +91,16 @@ enum Command {
     AskHere(AskArguments),
     #[command(name = "__hostile", hide = true)]
     HostileHere(HostileArguments),
+    #[command(name = "__survey", hide = true)]
+    SurveyHere(SurveyArguments),
+    #[command(name = "__record", hide = true)]
+    RecordHere(RecordArguments),
+    #[command(name = "__replay", hide = true)]
+    ReplayHere(ReplayArguments),
+    #[command(name = "__peers", hide = true)]
+    PeersHere(PeersArguments),
+    #[command(name = "__api-proxy", hide = true)]
+    ApiProxy(ProxyArguments),
     #[command(name = "__demo", hide = true)]
     DemoHere { logs: PathBuf },
     #[command(name = "__group", hide = true)]
@@ -109,6 +124,12 @@ enum Command {
     },
     #[command(name = "__container", hide = true)]
     Container { sandbox: PathBuf },
+    #[command(name = router::SUBCOMMAND, hide = true)]
+    Router {
+        software: Software,
+        #[arg(last = true)]
+        words: Vec<String>,
+    },
     #[command(name = setgroups::SUBCOMMAND, hide = true)]
     KeepGroups {
         #[arg(last = true)]
@@ -136,6 +157,10 @@ struct UpArgs {
     /// Service LANs.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     lans: u8,
+    /// Routers outside the cluster, r1 and so on, each with a client behind it:
+    /// frr, bird, gobgp, openbgpd, exabgp; a list with commas.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    routers: Vec<Software>,
     /// vm: in a virtual machine with a stock kernel under software emulation,
     /// for what the host's kernel lacks; a shell there takes this terminal, and
     /// everything ends with it.
@@ -230,6 +255,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime()?.block_on(node::run(spec))?;
         }
         Command::Container { sandbox } => match node::become_container(&sandbox)? {},
+        Command::Router { software, words } => match router::become_program(software, &words)? {},
         Command::KeepGroups { words } => match setgroups::run(&words)? {},
         Command::Supervise { spec, overlay } => {
             runtime()?.block_on(supervise(&spec, overlay.as_deref()))?;
@@ -245,6 +271,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             for (name, path) in assets::ensure()? {
                 println!("{name} {}", path.display());
             }
+            for software in Software::ALL {
+                match router::packages::ensure(software) {
+                    Ok(root) => println!("{software} {}", root.display()),
+                    Err(error) => println!("{software} is not here: {error:#}"),
+                }
+            }
         }
         Command::Probe { lab, host, probe } => {
             if !running::inside() {
@@ -259,7 +291,12 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             }
         }
         Command::AskHere(ask) => runtime()?.block_on(ask.run())?,
+        Command::ApiProxy(proxy) => runtime()?.block_on(apiproxy::run(proxy))?,
         Command::HostileHere(hostile) => runtime()?.block_on(hostile.run())?,
+        Command::SurveyHere(survey) => runtime()?.block_on(survey.run())?,
+        Command::RecordHere(record) => runtime()?.block_on(record.run())?,
+        Command::ReplayHere(replay) => runtime()?.block_on(replay.run())?,
+        Command::PeersHere(peers) => runtime()?.block_on(peers.run())?,
         Command::Scenario(args) => return runtime()?.block_on(args.run()),
         Command::Bench(args) => return runtime()?.block_on(args.bench()),
         Command::Demo => return demo::run(&scenario::default_logs()?.join("demo")),
@@ -316,6 +353,7 @@ fn up(args: UpArgs) -> Result<ExitCode> {
         nodes: args.nodes,
         clients: args.clients,
         lans: args.lans,
+        routers: args.routers,
         families: args.families,
         proxy_mode: args.proxy_mode,
         strict_arp: !args.no_strict_arp,
@@ -325,6 +363,9 @@ fn up(args: UpArgs) -> Result<ExitCode> {
     };
     // Before the lab's own namespaces, which have no way out.
     assets::ensure()?;
+    for software in &spec.routers {
+        router::packages::ensure(*software)?;
+    }
     let mut inner = vec!["__supervise".to_owned(), serde_json::to_string(&spec)?];
     if !args.bare {
         inner.push(args.overlay);

@@ -23,6 +23,7 @@ use crate::node::kube_proxy;
 use crate::node::spec::NodeSpec;
 use crate::plan::{self, Families, Host};
 use crate::process::{self, NODE, PROCESS};
+use crate::router::Software;
 use crate::vm;
 
 /// Where a lab keeps its files, inside its own mount namespace.
@@ -44,6 +45,9 @@ pub struct LabSpec {
     pub clients: u8,
     /// Service LANs.
     pub lans: u8,
+    /// What runs on routers `r1`, `r2`, ... outside the cluster.
+    #[serde(default)]
+    pub routers: Vec<Software>,
     /// IP families of the cluster.
     pub families: Families,
     /// kube-proxy's mode: `nftables`, `iptables` or `ipvs`.
@@ -64,6 +68,7 @@ impl Default for LabSpec {
             nodes: 3,
             clients: 1,
             lans: 1,
+            routers: Vec::new(),
             families: Families::Dual,
             proxy_mode: "nftables".into(),
             strict_arp: true,
@@ -71,6 +76,13 @@ impl Default for LabSpec {
             images: BTreeMap::new(),
             logs: std::env::temp_dir().join("herald-lab-logs"),
         }
+    }
+}
+
+impl LabSpec {
+    /// How many routers there are.
+    pub fn router_count(&self) -> u8 {
+        u8::try_from(self.routers.len()).unwrap_or(u8::MAX)
     }
 }
 
@@ -194,6 +206,16 @@ impl Lab {
         command
     }
 
+    /// `herald-operator ARGS` as an administrator runs it, not started yet.
+    pub fn operator_command(&self, args: &[&str]) -> Result<tokio::process::Command> {
+        let mut command = tokio::process::Command::new(sibling("herald-operator")?);
+        command
+            .args(args)
+            .env("KUBECONFIG", self.state.control_plane.kubeconfig("admin"))
+            .kill_on_drop(true);
+        Ok(command)
+    }
+
     /// Runs `kubectl ARGS` and returns its standard output.
     pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
         self.kubectl_with(args, None).await
@@ -285,6 +307,12 @@ impl Lab {
         Ok(())
     }
 
+    /// A folder of `deploy/`, as kubectl takes it.
+    pub fn deploy(&self, folder: &str) -> Result<String> {
+        let folder = deploy_directory()?.join(folder);
+        Ok(folder.to_string_lossy().into_owned())
+    }
+
     /// Starts the pretend cloud on host `cloud`; `more` are further flags.
     pub fn start_fakecloud(&self, more: &[&str]) -> Result<()> {
         if !process::find(PROCESS, "fakecloud").is_empty() {
@@ -319,6 +347,34 @@ impl Lab {
             self.spec.nodes,
             self.logs(),
             more,
+        )
+    }
+
+    /// Address of the API server on the management network.
+    pub fn api_server_host(&self) -> String {
+        let server = &self.state.control_plane.server;
+        server
+            .trim_start_matches("https://")
+            .trim_end_matches(":6443")
+            .to_owned()
+    }
+
+    /// Starts a proxy beside the API server by which `errors` of a hundred requests
+    /// fail.
+    pub fn start_api_proxy(&self, port: u16, errors: u8) -> Result<()> {
+        let host = self.api_server_host();
+        let mut command = process::in_host(Some(&Host::ControlPlane.name()), &isolate::own_path()?);
+        command
+            .arg("__api-proxy")
+            .arg(format!("--listen={host}:{port}"))
+            .arg(format!("--upstream={host}:6443"))
+            .arg("--certificates")
+            .arg(Path::new(DIRECTORY).join("cp"))
+            .arg(format!("--errors={errors}"));
+        process::start(
+            command,
+            "api-proxy",
+            &process::log_path(self.logs(), "api-proxy"),
         )
     }
 

@@ -1,5 +1,6 @@
 //! A Kubernetes cluster on one machine, out of network namespaces.
 
+mod apiproxy;
 pub mod assets;
 pub mod aws;
 pub mod capture;
@@ -17,6 +18,7 @@ pub mod node;
 pub mod plan;
 pub mod prober;
 pub mod process;
+pub mod router;
 mod running;
 pub mod scenario;
 pub mod scenarios;

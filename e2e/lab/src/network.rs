@@ -64,6 +64,9 @@ pub fn hosts(spec: &LabSpec) -> Vec<Host> {
     let mut hosts = vec![Host::ControlPlane, Host::Cloud];
     hosts.extend((1..=spec.nodes).map(Host::Node));
     hosts.extend((1..=spec.clients).map(Host::Client));
+    for i in 1..=spec.router_count() {
+        hosts.extend([Host::Router(i), Host::Far(i)]);
+    }
     hosts
 }
 
@@ -111,7 +114,7 @@ pub fn build(spec: &LabSpec) -> Result<()> {
     for host in hosts {
         configure(spec, host)?;
     }
-    Ok(())
+    crate::router::wire(spec)
 }
 
 fn configure(spec: &LabSpec, host: Host) -> Result<()> {
@@ -124,7 +127,7 @@ fn configure(spec: &LabSpec, host: Host) -> Result<()> {
         ("net/ipv4/conf/all/rp_filter", "0"),
         ("net/ipv4/conf/default/rp_filter", "0"),
     ];
-    if matches!(host, Host::Node(_)) {
+    if matches!(host, Host::Node(_) | Host::Router(_)) {
         sysctls.extend([
             ("net/ipv4/ip_forward", "1"),
             ("net/ipv6/conf/all/forwarding", "1"),

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
@@ -69,12 +70,40 @@ impl Found {
 
     /// Resident memory in KiB.
     pub fn rss_kib(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        self.kib("status", "VmRSS:")
+    }
+
+    /// Resident memory in KiB, where what several processes share counts for each
+    /// by its part.
+    pub fn pss_kib(&self) -> Option<u64> {
+        self.kib("smaps_rollup", "Pss:")
+    }
+
+    /// Resident memory in KiB that no file stands behind: without the program's
+    /// own code.
+    pub fn anonymous_kib(&self) -> Option<u64> {
+        self.kib("status", "RssAnon:")
+    }
+
+    fn kib(&self, file: &str, field: &str) -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/{file}", self.pid)).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(field))?;
         line.trim().trim_end_matches("kB").trim().parse().ok()
     }
+
+    /// Time on a CPU since its start, in user mode and in the kernel.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        cpu_time(&fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?)
+    }
+}
+
+/// `utime` and `stime` of /proc/PID/stat, in ticks of 10 ms on every Linux.
+fn cpu_time(stat: &str) -> Option<Duration> {
+    // The name may have blanks and brackets; what follows has none.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some(Duration::from_millis(10 * (ticks()? + ticks()?)))
 }
 
 /// Every process whose `variable` has the value `value`.
@@ -111,4 +140,16 @@ pub fn all() -> Vec<Found> {
 /// Where a process of this name keeps its output.
 pub fn log_path(logs: &Path, name: &str) -> PathBuf {
     logs.join(format!("{}.log", name.replace('/', "-")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_read_behind_any_name() {
+        let stat = "7 (a b) c) S 1 7 7 0 -1 4194560 10 20 0 0 150 25 3 4 20 0 1 0 9";
+        assert_eq!(cpu_time(stat), Some(Duration::from_millis(1750)));
+        assert_eq!(cpu_time("7 (a) S 1"), None);
+    }
 }

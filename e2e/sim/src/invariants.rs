@@ -17,7 +17,8 @@
 //!    anything. Whoever takes what another lost, or was told to give up, has
 //!    reason to: that one or itself was in trouble lately (under `strict` anybody,
 //!    as an owner falls with its votes), drains, or is no candidate in the
-//!    taker's view.
+//!    taker's view. Nobody takes as nobody's what another has who was well and whom it
+//!    can hear: whoever returns listens first.
 //! 4. **Damping.** A speaker takes a group from a well owner at most
 //!    [`MOST_MOVES`] times in [`DAMPING`].
 //! 5. **Strict.** Under `strict` no two ever own a group: an isolated owner is
@@ -116,7 +117,8 @@ impl Invariants {
         let troubled = |other: usize| world.now <= world.trouble(other) + SETTLED;
         let strict = world.schedule.policy == Policy::Strict;
         let reason = match cause {
-            Cause::Vacant | Cause::Resumed => true,
+            Cause::Vacant => world.sees_owner(node, group).is_none(),
+            Cause::Resumed => true,
             Cause::Lost(other) => world
                 .number(other)
                 .is_none_or(|other| troubled(other) || troubled(node) || strict),

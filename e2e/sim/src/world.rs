@@ -15,7 +15,7 @@ use herald_election::{
 
 use crate::Summary;
 use crate::invariants::{HARMLESS_LOSS, Invariants};
-use crate::schedule::{Fault, Micros, SECOND, Schedule};
+use crate::schedule::{Fault, Micros, SECOND, Schedule, micros};
 
 /// Between two checks of what must hold at all times.
 const CHECK: Micros = 10_000;
@@ -60,6 +60,8 @@ impl Clone for Datagram {
 enum Job {
     Fault(Fault),
     Deliver(usize, Datagram),
+    /// What another node said by another network when its link went down.
+    LastWord(usize, Rc<Heartbeat>),
     /// A timer of a node, if it is still the last one that was set.
     Wake(usize, u64),
     /// The end of a stall.
@@ -107,6 +109,8 @@ struct Node {
     api_away: bool,
     /// A bit for each group that it answers for.
     owned: u64,
+    /// When it last took a group.
+    took: BTreeMap<GroupId, Micros>,
     draining: bool,
     drained: Micros,
     trouble: Micros,
@@ -162,6 +166,7 @@ impl World {
                 view: None,
                 api_away: false,
                 owned: 0,
+                took: BTreeMap::new(),
                 draining: false,
                 drained: 0,
                 trouble: 0,
@@ -249,6 +254,7 @@ impl World {
         match job {
             Job::Fault(fault) => self.fault(&fault),
             Job::Deliver(n, datagram) => self.deliver(n, datagram),
+            Job::LastWord(n, word) => self.hear_last_word(n, &word),
             Job::Wake(n, timer) => {
                 if self.nodes[n].timer == timer && !self.nodes[n].stalled {
                     self.nodes[n].wakes = None;
@@ -324,6 +330,25 @@ impl World {
     pub fn owners(&self, group: GroupId) -> u64 {
         let bit = self.bit(group);
         self.set(|node| node.runs() && node.owned & bit != 0)
+    }
+
+    /// Another node that has had a group for longer than a heartbeat takes, that
+    /// `n` can hear and that can hear `n`, and that has had no trouble for two
+    /// detection times.
+    pub fn sees_owner(&self, n: usize, group: GroupId) -> Option<usize> {
+        let profile = self.schedule.profile;
+        let told = self.now.saturating_sub(micros(profile.interval()));
+        let peace = self.now.saturating_sub(2 * micros(profile.detect()));
+        let owners = self.owners(group);
+        (0..self.nodes.len()).find(|other| {
+            let took = self.nodes[*other].took.get(&group);
+            *other != n
+                && owners & (1 << other) != 0
+                && took.is_some_and(|at| *at < told)
+                && self.trouble(*other) < peace
+                && self.reaches(n, *other)
+                && self.reaches(*other, n)
+        })
     }
 
     /// Those of `members` that could own a group.

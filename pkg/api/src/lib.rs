@@ -4,17 +4,32 @@
 //! Kinds and fields are those that `MetalLB`'s users know, with the same
 //! meaning.
 
+mod bfd_profile;
+mod bgp_advertisement;
+mod bgp_peer;
+mod bgp_status;
+mod community;
 mod condition;
 pub mod convert;
 mod ip_address_pool;
 mod l2_advertisement;
 mod l2_status;
 pub mod names;
+mod period;
 mod retry;
 
+pub use bfd_profile::{BFDProfile, BFDProfileSpec};
+pub use bgp_advertisement::{BGPAdvertisement, BGPAdvertisementSpec, BGPAdvertisementStatus};
+pub use bgp_peer::{
+    AddressFamily, BGPPeer, BGPPeerSpec, BGPPeerStatus, DynamicAsn, GracefulRestartSettings,
+    Password, SecretReference,
+};
+pub use bgp_status::{BGPSession, BGPStatus, BGPStatusSpec, BGPStatusStatus};
+pub use community::{Community, CommunityAlias, CommunitySpec};
 pub use condition::{Condition, set_condition};
 pub use ip_address_pool::{
-    IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation,
+    FreedAddress, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, PoolDrain, PoolLimits,
+    PoolReservation, PoolSelection, PoolState, ServiceAllocation,
 };
 pub use l2_advertisement::{
     L2Advertisement, L2AdvertisementSpec, L2Policy, L2Profile, L2Rebalance, PreferredNodeSelector,
@@ -22,6 +37,7 @@ pub use l2_advertisement::{
 pub use l2_status::{
     L2Address, L2Interface, L2Peer, L2Segment, L2Status, L2StatusSpec, L2StatusStatus,
 };
+pub use period::{InvalidPeriod, period};
 pub use retry::Retry;
 
 mod selector;

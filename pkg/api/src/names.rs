@@ -13,14 +13,19 @@ pub const FIELD_MANAGER: &str = "herald-operator";
 /// Finalizer of Services that have something outside the cluster.
 pub const FINALIZER: &str = "herald.dev/cleanup";
 
-/// Annotation: requested addresses, comma separated, at most one a family.
+/// Annotation: requested addresses, comma separated, of any family of the Service.
 pub const ANNOTATION_LOAD_BALANCER_IPS: &str = "herald.dev/loadBalancerIPs";
 /// `MetalLB`'s form of [`ANNOTATION_LOAD_BALANCER_IPS`].
 pub const ANNOTATION_METALLB_LOAD_BALANCER_IPS: &str = "metallb.io/loadBalancerIPs";
-/// Annotation: the pool to take addresses from.
+/// Annotation: the pool to take addresses from, or several, comma separated: each
+/// family is then taken from the first that has it.
 pub const ANNOTATION_ADDRESS_POOL: &str = "herald.dev/address-pool";
 /// `MetalLB`'s form of [`ANNOTATION_ADDRESS_POOL`].
 pub const ANNOTATION_METALLB_ADDRESS_POOL: &str = "metallb.io/address-pool";
+/// Annotation: a key; Services with the same one may have one address.
+pub const ANNOTATION_ALLOW_SHARED_IP: &str = "herald.dev/allow-shared-ip";
+/// `MetalLB`'s form of [`ANNOTATION_ALLOW_SHARED_IP`].
+pub const ANNOTATION_METALLB_ALLOW_SHARED_IP: &str = "metallb.io/allow-shared-ip";
 /// Annotation: `"true"` writes the plan to the condition and changes nothing.
 pub const ANNOTATION_DRY_RUN: &str = "herald.dev/dry-run";
 
@@ -55,3 +60,14 @@ pub const CONDITION_LOAD_BALANCER_READY: &str = "herald.dev/LoadBalancerReady";
 pub const CONDITION_WARNINGS: &str = "herald.dev/Warnings";
 /// Condition of our own objects: whether they are in force as written.
 pub const CONDITION_VALID: &str = "Valid";
+/// Condition of a pool: something of the cluster has addresses of it; not there
+/// where nothing has.
+pub const CONDITION_CONFLICTS: &str = "Conflicts";
+/// Condition of a pool: Services wait for an address of it; not there where none
+/// does.
+pub const CONDITION_SERVICES_WAITING: &str = "ServicesWaiting";
+/// Condition of a pool: namespaces have as much of it as they may; not there where
+/// none has.
+pub const CONDITION_LIMIT_REACHED: &str = "LimitReached";
+/// Condition of a pool that is draining: whether it is empty.
+pub const CONDITION_DRAINED: &str = "Drained";

@@ -6,16 +6,16 @@ use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use kube::runtime::utils::Backoff;
 
 const SHORTEST: Duration = Duration::from_millis(200);
-/// New Services wait this long at most once the API is back. A replica that
-/// tries again this often, with four watches, is no load.
-const LONGEST: Duration = Duration::from_secs(5);
+/// New Services wait this long, and its jitter, at most once the API is back. A
+/// replica that tries again this often, with four watches, is no load.
+const LONGEST: Duration = Duration::from_secs(2);
 
 /// A watch that went well for so long begins at the shortest delay again.
 /// Events alone are no sign: the begin of a list comes from ourselves, before
 /// the API has been asked.
 const WELL: Duration = Duration::from_secs(10);
 
-/// Delays that double from 0.2 s to 5 s, each with up to as much again at
+/// Delays that double from 0.2 s to 2 s, each with up to as much again at
 /// random, until a watch goes well for 10 s. They never end.
 #[derive(Debug)]
 pub struct Retry {

@@ -122,8 +122,13 @@ pub struct ServiceRequest {
     /// (already parsed; at most one per family is valid, more is refused by
     /// the allocator with a reason).
     pub requested_addresses: Vec<IpAddr>,
-    /// The pool asked for by annotation.
-    pub requested_pool: Option<String>,
+    /// Pools asked for by annotation; of two, each family is taken from the first
+    /// that has it.
+    pub requested_pools: Vec<String>,
+    /// The key of Services that may have one address, by annotation; never empty.
+    pub sharing_key: Option<String>,
+    /// `spec.selector`.
+    pub selector: BTreeMap<String, String>,
     /// `spec.ports`.
     pub ports: Vec<ServicePort>,
     /// `spec.externalTrafficPolicy`.

@@ -254,18 +254,20 @@ impl Election {
         }
     }
 
-    /// One who is well and gave up what it had knows something that the API has
-    /// yet to tell us, for instance that the group is gone.
+    /// One who is well and gave up what it had did so for another that we have
+    /// yet to hear; or it knows something that the API has yet to tell us, for
+    /// instance that the group is gone.
     fn lagging(&self, entry: &Entry) -> Duration {
-        let well = entry.situation == Situation::Vacant
-            && entry
-                .holder
-                .and_then(|holder| self.peers.get(holder))
-                .is_some_and(|peer| {
-                    let up = peer.liveness(entry.spec.profile) == Liveness::Up;
-                    up && peer.ready && !peer.draining && peer.view > self.view
-                });
-        if well { LAG } else { Duration::ZERO }
+        let profile = entry.spec.profile;
+        let giver = (entry.situation == Situation::Vacant)
+            .then(|| entry.holder.and_then(|holder| self.peers.get(holder)))
+            .flatten()
+            .filter(|peer| peer.liveness(profile) == Liveness::Up && peer.ready && !peer.draining);
+        match giver {
+            Some(peer) if peer.view > self.view => LAG,
+            Some(_) => profile.interval(),
+            None => Duration::ZERO,
+        }
     }
 
     fn decide_acquiring(

@@ -112,7 +112,8 @@ pub struct Counters {
     pub taken: u64,
 }
 
-/// Others that are to be heard after a stall before we trust what we know.
+/// Others that are to be heard after a stall of ours, or a time without any of
+/// them, before we trust what we know.
 #[derive(Debug)]
 struct Doubt {
     /// What is heard before may have waited in the socket.
@@ -152,6 +153,8 @@ pub struct Election {
     pub(crate) draining: bool,
     left: bool,
     doubt: Option<Doubt>,
+    /// Whether nobody else is there.
+    alone: bool,
     /// When leases are to be looked at again.
     leases: Instant,
     /// Groups to be looked at anew.
@@ -189,6 +192,7 @@ impl Election {
             draining: false,
             left: false,
             doubt: None,
+            alone: true,
             leases: now,
             dirty: BTreeSet::new(),
             rechecks: BTreeSet::new(),
@@ -308,6 +312,7 @@ impl Election {
         if up {
             self.joined = Some(now);
             self.urgent = true;
+            self.peers.rejoin();
         } else {
             self.withdraw_all(Silence::LinkDown);
             self.joined = None;
@@ -485,7 +490,27 @@ impl Election {
         }
     }
 
-    /// One of those that we wait for after a stall has been heard.
+    /// Who was alone and hears somebody again does not know yet what the others
+    /// have, and calls nothing vacant before it does.
+    fn note_return(&mut self, now: Instant) {
+        let profile = self.config.profile;
+        let stands = |peer: &Peer| peer.liveness(profile).stands();
+        let before = std::mem::replace(
+            &mut self.alone,
+            !self.peers.iter().any(|(_, peer)| stands(peer)),
+        );
+        if !before || self.alone || self.ready.is_none() || self.doubt.is_some() {
+            return;
+        }
+        let others = self.voters.iter().filter(|node| **node != self.config.node);
+        self.doubt = Some(Doubt {
+            from: now,
+            until: now + profile.detect(),
+            waiting: others.copied().collect(),
+        });
+    }
+
+    /// One of those that we wait for after a stall or a return has been heard.
     fn reassured_by(&mut self, node: NodeId, now: Instant) {
         if let Some(doubt) = &mut self.doubt
             && now >= doubt.from
@@ -512,6 +537,7 @@ impl Election {
         for (node, liveness) in changed {
             self.events.push_back(Event::Peer { node, liveness });
         }
+        self.note_return(now);
         self.probe(now);
         if let Some(doubt) = &self.doubt
             && (doubt.waiting.is_empty() || now >= doubt.until)
@@ -558,12 +584,13 @@ impl Election {
             return;
         }
         let profile = self.config.profile;
+        // Heard since, and not only remembered from before the link went away:
+        // it may have taken what was ours meanwhile.
         let up = |node: &NodeId| {
             *node == self.config.node
-                || self
-                    .peers
-                    .get(*node)
-                    .is_some_and(|peer| peer.liveness(profile) == Liveness::Up)
+                || self.peers.get(*node).is_some_and(|peer| {
+                    peer.liveness(profile) == Liveness::Up && peer.has_heard_since(joined)
+                })
         };
         let lagging = self
             .peers

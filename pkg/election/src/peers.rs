@@ -136,6 +136,11 @@ impl Peer {
         self.liveness[profile.index()]
     }
 
+    /// Whether it has told us that it heard what we sent at `then` or later.
+    pub(crate) fn has_heard_since(&self, then: Instant) -> bool {
+        self.confirmed.is_some_and(|at| at >= then)
+    }
+
     /// Whether it objects to anything.
     pub(crate) const fn objects(&self) -> bool {
         self.objects_to_all || !self.objections.is_empty()
@@ -396,6 +401,14 @@ impl Peers {
             if let Some(peer) = self.known.get_mut(node) {
                 peer.relayed = peer.relayed.max(then.checked_sub(age));
             }
+        }
+    }
+
+    /// Our link is back: who hears us now is still to be seen.
+    pub(crate) fn rejoin(&mut self) {
+        for peer in self.known.values_mut() {
+            peer.confirmed = None;
+            peer.leased = None;
         }
     }
 

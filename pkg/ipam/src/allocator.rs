@@ -1,185 +1,197 @@
-//! Who holds which address, and who may have which.
+//! Who holds which address.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
 
-use herald_core::{IpFamily, IpFamilyPolicy, ServiceKey, ServiceRequest};
-use thiserror::Error;
+use herald_core::{IpFamily, ServiceKey, ServiceRequest};
 
-use crate::pool::{Pool, PoolProblem, Stocked, Usage};
+use crate::claim::{Claim, Clash};
+use crate::pool::{Obstacle, Pool, PoolProblem, PoolState};
+use crate::stock::Stocked;
+
+/// How long a Service that was found with more addresses than it needs keeps them:
+/// it was being moved, and nobody knows since when.
+const OVERLAP_FOUND: Duration = Duration::from_mins(1);
+
+/// What becomes of a Service whose address no pool holds any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outside {
+    /// It keeps it, and is told.
+    #[default]
+    Keep,
+    /// It gets another one, and keeps it until there is one.
+    Move,
+    /// It loses it at once, and gets another one if there is one.
+    Release,
+}
 
 /// The addresses that a Service should have.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
     /// In the order of `spec.ipFamilies`, with the pool each is from; none for
     /// an address that it had before and that no pool holds any more.
     pub addresses: Vec<(IpAddr, Option<String>)>,
+    /// Addresses that it has beside these, and until when.
+    pub leaving: Vec<(IpAddr, SystemTime)>,
+    /// The pool that it is moved out of by this decision.
+    pub moved_from: Option<String>,
 }
 
-/// Why a Service can't have what it asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum AllocationError {
-    /// Two addresses of one family were asked for.
-    #[error("{first} and {second} are both {family}; ask for at most one address of each family")]
-    TwoOfOneFamily {
-        /// One address.
-        first: IpAddr,
-        /// The other.
-        second: IpAddr,
-        /// Their family.
-        family: IpFamily,
-    },
-    /// An address was asked for that is not of the Service's families.
-    #[error("{address} is {family}, which is not among spec.ipFamilies of the Service")]
-    WrongFamily {
-        /// The address.
-        address: IpAddr,
-        /// Its family.
-        family: IpFamily,
-    },
-    /// An address was asked for that no pool holds.
-    #[error(
-        "{address} is in no IPAddressPool that this Service may use; add it to one, or ask for another"
-    )]
-    OutsidePools {
-        /// The address.
-        address: IpAddr,
-    },
-    /// Addresses were asked for that are not in one pool.
-    #[error("{address} is not in pool {pool:?}; all addresses of a Service come from one pool")]
-    NotInPool {
-        /// The address.
-        address: IpAddr,
-        /// The pool asked for, or that of the other address.
-        pool: String,
-    },
-    /// An address was asked for that somebody has.
-    #[error("{address} is taken by Service {holder}")]
-    Taken {
-        /// The address.
-        address: IpAddr,
-        /// Who has it.
-        holder: ServiceKey,
-    },
-    /// A pool was asked for that is not there or not in force.
-    #[error("IPAddressPool {pool:?} {}", if *.refused { "is not in force; see its condition Valid" } else { "does not exist" })]
-    UnknownPool {
-        /// The pool.
-        pool: String,
-        /// It exists, but is left out.
-        refused: bool,
-    },
-    /// The pool that was asked for does not admit this Service.
-    #[error("IPAddressPool {pool:?} does not admit this Service; see its spec.serviceAllocation")]
-    NotAdmitted {
-        /// The pool.
-        pool: String,
-    },
-    /// There is no pool for it.
-    #[error(
-        "no IPAddressPool with {families} addresses admits this Service; add one, or ask for one by name"
-    )]
-    NoPool {
-        /// `IPv4`, `IPv6` or `IPv4 and IPv6`.
-        families: String,
-    },
-    /// All its pools are used up.
-    #[error("no {families} address is left in {pools}; add addresses or free some")]
-    Exhausted {
-        /// `IPv4`, `IPv6` or `IPv4 and IPv6`.
-        families: String,
-        /// `pool "a"` or `pools "a", "b"`.
-        pools: String,
-    },
+/// Whose turn it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    /// Services to be looked at now.
+    pub services: Vec<ServiceKey>,
+    /// When to ask again at the latest, if nothing happens.
+    pub next: Option<SystemTime>,
 }
 
-impl AllocationError {
-    /// Reason of the condition, `CamelCase`.
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::TwoOfOneFamily { .. } | Self::WrongFamily { .. } => "InvalidRequest",
-            Self::OutsidePools { .. } | Self::NotInPool { .. } => "AddressOutsidePools",
-            Self::Taken { .. } => "AddressTaken",
-            Self::UnknownPool { .. } => "UnknownPool",
-            Self::NotAdmitted { .. } | Self::NoPool { .. } => "NoPool",
-            Self::Exhausted { .. } => "PoolExhausted",
-        }
+/// What a Service has.
+#[derive(Clone, Debug)]
+pub(crate) struct Holding {
+    pub(crate) claim: Claim,
+    pub(crate) wanted: Vec<IpAddr>,
+    pub(crate) leaving: Vec<(IpAddr, SystemTime)>,
+}
+
+impl Holding {
+    pub(crate) fn all(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.wanted
+            .iter()
+            .copied()
+            .chain(self.leaving.iter().map(|(ip, _)| *ip))
     }
 }
 
-/// An address that could not be given because another has it.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{address} is taken by Service {holder}")]
-pub struct Taken {
-    /// The address.
-    pub address: IpAddr,
-    /// Who has it.
-    pub holder: ServiceKey,
-}
-
+/// A Service that was refused.
 #[derive(Clone, Debug)]
-struct Holder {
-    uid: String,
-    key: ServiceKey,
+pub(crate) struct Waiting {
+    pub(crate) key: ServiceKey,
+    /// Pools that would serve it if they had room.
+    pub(crate) pools: Vec<String>,
 }
 
 /// All pools and all holders.
 #[derive(Debug, Default)]
 pub struct Allocator {
-    pools: BTreeMap<String, Stocked>,
-    refused: BTreeMap<String, PoolProblem>,
-    holders: BTreeMap<IpAddr, Holder>,
-    held: HashMap<String, Vec<IpAddr>>,
+    pub(crate) outside: Outside,
+    pub(crate) pools: BTreeMap<String, Stocked>,
+    pub(crate) refused: BTreeMap<String, PoolProblem>,
+    /// By the first address of each range in force: its last one, and its pool.
+    /// They are apart from each other.
+    ranges: BTreeMap<IpAddr, (IpAddr, String)>,
+    obstacles: Vec<Obstacle>,
+    /// Who has an address, by uid.
+    pub(crate) holders: BTreeMap<IpAddr, Vec<String>>,
+    pub(crate) holdings: HashMap<String, Holding>,
+    /// Addresses by the sharing key of who has them.
+    pub(crate) shared: HashMap<String, BTreeSet<IpAddr>>,
+    pub(crate) waiting: HashMap<String, Waiting>,
+    /// When an address leaves a Service, by uid.
+    departures: BTreeSet<(SystemTime, String)>,
+    /// Something changed that those who wait may wait for.
+    stirred: bool,
 }
 
 impl Allocator {
+    /// With this rule for addresses that no pool holds any more.
+    pub fn new(outside: Outside) -> Self {
+        Self {
+            outside,
+            ..Self::default()
+        }
+    }
+
+    /// Forgets everything but its rules.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.outside);
+    }
+
     /// Puts these pools in the place of all others. Who holds an address keeps
     /// it, in a pool or not.
     pub fn set_pools(&mut self, mut pools: Vec<Pool>) {
         pools.sort_by(|a, b| (&a.created, &a.name).cmp(&(&b.created, &b.name)));
-        self.pools.clear();
+        let old = std::mem::take(&mut self.pools);
         self.refused.clear();
+        self.ranges.clear();
         for pool in pools {
-            match self.problem(&pool) {
-                Some(problem) => {
-                    self.refused.insert(pool.name, problem);
-                }
-                None => {
-                    self.pools.insert(pool.name.clone(), Stocked::new(pool));
-                }
+            let problem = pool.contradiction().or_else(|| self.overlap(&pool));
+            if let Some(problem) = problem {
+                self.refused.insert(pool.name, problem);
+                continue;
             }
+            for range in &pool.ranges {
+                let entry = (range.last(), pool.name.clone());
+                self.ranges.insert(range.first(), entry);
+            }
+            let mut stocked = Stocked::new(pool, &self.obstacles);
+            if let Some(old) = old.get(&stocked.pool.name) {
+                stocked.next_move = old.next_move;
+            }
+            self.pools.insert(stocked.pool.name.clone(), stocked);
         }
-        for address in self.holders.keys() {
-            for stocked in self.pools.values_mut() {
-                stocked.take(address);
+        self.fill();
+        let resting: Vec<_> = old.values().flat_map(Stocked::resting).collect();
+        self.restore(&resting);
+    }
+
+    /// Puts these in the place of all other addresses that the cluster itself
+    /// uses. They are never given unless asked for. Says whether a pool is
+    /// concerned.
+    pub fn set_obstacles(&mut self, mut obstacles: Vec<Obstacle>) -> bool {
+        obstacles.sort();
+        obstacles.dedup();
+        if obstacles == self.obstacles {
+            return false;
+        }
+        self.obstacles = obstacles;
+        let same = |stocked: &Stocked| {
+            stocked.obstacles == Stocked::obstacles_of(&stocked.pool, &self.obstacles)
+        };
+        if self.pools.values().all(same) {
+            return false;
+        }
+        let old = std::mem::take(&mut self.pools);
+        for (name, old) in &old {
+            let mut stocked = Stocked::new(old.pool.clone(), &self.obstacles);
+            stocked.next_move = old.next_move;
+            self.pools.insert(name.clone(), stocked);
+        }
+        self.fill();
+        let resting: Vec<_> = old.values().flat_map(Stocked::resting).collect();
+        self.restore(&resting);
+        true
+    }
+
+    /// Tells the pools what is held of them.
+    fn fill(&mut self) {
+        for (address, uids) in &self.holders {
+            let Some(name) = pool_of(&self.ranges, address) else {
+                continue;
+            };
+            let Some(stocked) = self.pools.get_mut(name) else {
+                continue;
+            };
+            stocked.take(address);
+            for uid in uids {
+                if let Some(holding) = self.holdings.get(uid) {
+                    stocked.lodge(&holding.claim.key, uid);
+                }
             }
         }
     }
 
-    fn problem(&self, pool: &Pool) -> Option<PoolProblem> {
-        for (i, first) in pool.ranges.iter().enumerate() {
-            if let Some(second) = pool.ranges[i + 1..]
-                .iter()
-                .find(|other| other.overlaps(first))
-            {
-                return Some(PoolProblem::OverlapsItself {
-                    first: *first,
-                    second: *second,
-                });
-            }
-        }
-        self.pools.values().find_map(|other| {
-            pool.ranges.iter().find_map(|range| {
-                let other_range = other
-                    .pool
-                    .ranges
-                    .iter()
-                    .find(|other_range| other_range.overlaps(range))?;
-                Some(PoolProblem::Overlap {
-                    range: *range,
-                    other: other.pool.name.clone(),
-                    other_range: *other_range,
-                })
+    fn overlap(&self, pool: &Pool) -> Option<PoolProblem> {
+        pool.ranges.iter().find_map(|range| {
+            // Those in force are apart, so only the last that begins below its end
+            // can reach into it.
+            let (first, (last, other)) = self.ranges.range(..=range.last()).next_back()?;
+            let other_range = herald_core::AddressRange::new(*first, *last)?;
+            other_range.overlaps(range).then(|| PoolProblem::Overlap {
+                range: *range,
+                other: other.clone(),
+                other_range,
             })
         })
     }
@@ -189,338 +201,289 @@ impl Allocator {
         self.refused.get(pool)
     }
 
-    /// How much of each pool in force is in use.
-    pub fn usage(&self) -> impl Iterator<Item = (&str, Usage)> {
-        self.pools
-            .iter()
-            .map(|(name, stocked)| (name.as_str(), stocked.usage()))
+    /// The pool in force that holds an address.
+    pub fn pool_of(&self, address: &IpAddr) -> Option<&str> {
+        pool_of(&self.ranges, address).map(String::as_str)
     }
 
-    /// The addresses that a Service holds.
-    pub fn held(&self, uid: &str) -> &[IpAddr] {
-        self.held.get(uid).map_or(&[], Vec::as_slice)
+    /// The addresses that a Service holds, those that leave it last.
+    pub fn held(&self, uid: &str) -> Vec<IpAddr> {
+        self.holdings
+            .get(uid)
+            .map_or_else(Vec::new, |holding| holding.all().collect())
+    }
+
+    /// Takes over the addresses that a Service has in its status. Those that
+    /// another has, and does not share, it loses; the first of them is told.
+    pub fn adopt(
+        &mut self,
+        service: &ServiceRequest,
+        addresses: &[IpAddr],
+        now: SystemTime,
+    ) -> Result<(), Clash> {
+        let claim = Claim::of(service);
+        let mut clash = None;
+        let mut decision = Decision::default();
+        let mut seen = BTreeSet::new();
+        for address in addresses.iter().filter(|address| seen.insert(**address)) {
+            if let Some(found) = self.clash(&claim, address) {
+                clash.get_or_insert(found);
+                continue;
+            }
+            let family = IpFamily::of(address);
+            let same = |(ip, _): &&(IpAddr, Option<String>)| IpFamily::of(ip) == family;
+            if decision.addresses.iter().filter(same).count() < needed(service, family) {
+                decision.addresses.push((*address, None));
+            } else {
+                decision.leaving.push((*address, now + OVERLAP_FOUND));
+            }
+        }
+        self.assign(claim, &decision, now)?;
+        clash.map_or(Ok(()), Err)
     }
 
     /// Makes these the addresses of a Service; what it held before is free.
-    /// Changes nothing if another holds one of them.
+    /// Changes nothing if another holds one of them and does not share it.
     pub fn assign(
         &mut self,
-        uid: &str,
-        key: &ServiceKey,
-        addresses: &[IpAddr],
-    ) -> Result<(), Taken> {
-        for address in addresses {
-            if let Some(holder) = self.holders.get(address).filter(|holder| holder.uid != uid) {
-                return Err(Taken {
-                    address: *address,
-                    holder: holder.key.clone(),
-                });
-            }
+        claim: Claim,
+        decision: &Decision,
+        now: SystemTime,
+    ) -> Result<(), Clash> {
+        let wanted: Vec<IpAddr> = decision.addresses.iter().map(|(ip, _)| *ip).collect();
+        let holding = Holding {
+            claim,
+            wanted,
+            leaving: decision.leaving.clone(),
+        };
+        if let Some(clash) = holding.all().find_map(|ip| self.clash(&holding.claim, &ip)) {
+            return Err(clash);
         }
-        self.release(uid);
-        for address in addresses {
-            let holder = Holder {
-                uid: uid.to_owned(),
-                key: key.clone(),
-            };
-            self.holders.insert(*address, holder);
-            self.pools
-                .values_mut()
-                .for_each(|stocked| stocked.take(address));
+        let uid = holding.claim.uid.clone();
+        let other_claim =
+            |old: &Holding| old.claim != holding.claim || old.wanted != holding.wanted;
+        self.stirred |= self.holdings.get(&uid).is_some_and(other_claim);
+        let before = self.forget(&uid);
+        let kept: BTreeSet<IpAddr> = holding.all().collect();
+        self.hold(holding, &before);
+        for address in before.iter().filter(|address| !kept.contains(address)) {
+            self.vacate(address, now);
         }
-        if !addresses.is_empty() {
-            self.held.insert(uid.to_owned(), addresses.to_vec());
+        if let Some(stocked) = decision
+            .moved_from
+            .as_ref()
+            .and_then(|name| self.pools.get_mut(name))
+            && let PoolState::Draining { interval, .. } = stocked.pool.state
+        {
+            stocked.next_move = Some(now + interval);
         }
         Ok(())
     }
 
+    /// A Service asks for nothing any more; the addresses that it still holds.
+    pub fn withdraw(&mut self, uid: &str) -> Vec<IpAddr> {
+        self.waiting.remove(uid);
+        self.held(uid)
+    }
+
     /// Frees all addresses of a Service.
-    pub fn release(&mut self, uid: &str) {
-        for address in self.held.remove(uid).unwrap_or_default() {
-            self.holders.remove(&address);
-            self.pools
-                .values_mut()
-                .for_each(|stocked| stocked.give(&address));
+    pub fn release(&mut self, uid: &str, now: SystemTime) {
+        self.waiting.remove(uid);
+        for address in self.forget(uid) {
+            self.stirred = true;
+            self.vacate(&address, now);
         }
     }
 
-    /// What a Service should have. What it holds is kept as long as it fits
-    /// the request, even where no pool holds it any more.
-    pub fn decide(&self, service: &ServiceRequest) -> Result<Decision, AllocationError> {
-        check_request(service)?;
-        let held = self.held(&service.uid);
-        if let Some(kept) = self.keep(service, held) {
-            return Ok(kept);
-        }
-        if !service.requested_addresses.is_empty() {
-            return self.decide_requested(service);
-        }
-        let candidates = self.candidates(service)?;
-        let families = &service.ip_families;
-        // A pool with every family comes before one with some.
-        for name in &candidates {
-            if let Some(decision) = self.draw(name, service, families) {
-                return Ok(decision);
+    /// Takes over when addresses were given back; those that somebody has, or
+    /// that no pool holds, are passed over.
+    pub fn restore(&mut self, resting: &[(IpAddr, SystemTime)]) {
+        for (address, since) in resting {
+            if self.holders.contains_key(address) {
+                continue;
+            }
+            if let Some(stocked) = self.stocked_mut(address) {
+                stocked.rest(address, *since);
             }
         }
-        if service.ip_family_policy == IpFamilyPolicy::PreferDualStack {
-            for family in families {
-                for name in &candidates {
-                    if let Some(decision) = self.draw(name, service, &[*family]) {
-                        return Ok(decision);
-                    }
+    }
+
+    /// `before` is what the Service had and nobody has vacated yet.
+    fn hold(&mut self, holding: Holding, before: &[IpAddr]) {
+        let (uid, key) = (&holding.claim.uid, &holding.claim.key);
+        for address in holding.all() {
+            let uids = self.holders.entry(address).or_default();
+            let new = uids.is_empty() && !before.contains(&address);
+            uids.push(uid.clone());
+            if let Some(sharing) = holding.claim.sharing_key() {
+                let addresses = self.shared.entry(sharing.to_owned()).or_default();
+                addresses.insert(address);
+            }
+            let pool = pool_of(&self.ranges, &address);
+            if let Some(stocked) = pool.and_then(|name| self.pools.get_mut(name)) {
+                if new {
+                    stocked.take(&address);
+                }
+                stocked.lodge(key, uid);
+            }
+        }
+        for (_, until) in &holding.leaving {
+            self.departures.insert((*until, uid.clone()));
+        }
+        if !holding.wanted.is_empty() || !holding.leaving.is_empty() {
+            self.holdings.insert(uid.clone(), holding);
+        }
+    }
+
+    /// Takes a Service off all addresses, which stay taken until they are vacated.
+    fn forget(&mut self, uid: &str) -> Vec<IpAddr> {
+        let Some(holding) = self.holdings.remove(uid) else {
+            return Vec::new();
+        };
+        let addresses: Vec<IpAddr> = holding.all().collect();
+        for address in &addresses {
+            if let Some(uids) = self.holders.get_mut(address) {
+                uids.retain(|other| other != uid);
+                if uids.is_empty() {
+                    self.holders.remove(address);
                 }
             }
-        }
-        Err(self.nothing_left(service, &candidates))
-    }
-
-    /// What a Service holds, if that is still what it asks for.
-    fn keep(&self, service: &ServiceRequest, held: &[IpAddr]) -> Option<Decision> {
-        let requested = &service.requested_addresses;
-        let family_held = |family: IpFamily| held.iter().any(|ip| IpFamily::of(ip) == family);
-        let complete = service
-            .ip_families
-            .iter()
-            .all(|family| family_held(*family));
-        let pools: Vec<Option<String>> = held.iter().map(|ip| self.pool_of(ip)).collect();
-        // One that prefers two families keeps one only while its pool has no
-        // more to give.
-        let enough = complete
-            || service.ip_family_policy == IpFamilyPolicy::PreferDualStack
-                && !self.could_gain(service, &pools, family_held);
-        let fits = !held.is_empty()
-            && enough
-            && held
-                .iter()
-                .all(|ip| service.ip_families.contains(&IpFamily::of(ip)))
-            && requested.iter().all(|ip| held.contains(ip))
-            && service
-                .requested_pool
-                .as_ref()
-                .is_none_or(|wanted| pools.iter().all(|pool| pool.as_ref() == Some(wanted)));
-        fits.then(|| ordered(service, held.iter().copied().zip(pools)))
-    }
-
-    fn could_gain(
-        &self,
-        service: &ServiceRequest,
-        pools: &[Option<String>],
-        family_held: impl Fn(IpFamily) -> bool,
-    ) -> bool {
-        let Some(Some(name)) = pools.first() else {
-            return false;
-        };
-        service
-            .ip_families
-            .iter()
-            .filter(|family| !family_held(**family))
-            .any(|family| {
-                self.pools
-                    .get(name)
-                    .is_some_and(|pool| pool.first(*family).is_some())
-            })
-    }
-
-    fn decide_requested(&self, service: &ServiceRequest) -> Result<Decision, AllocationError> {
-        let requested = &service.requested_addresses;
-        let first = requested[0];
-        let pool = self.pool_of(&first);
-        if let Some(wanted) = &service.requested_pool
-            && pool.as_ref() != Some(wanted)
-        {
-            self.named(wanted, service)?;
-            return Err(AllocationError::NotInPool {
-                address: first,
-                pool: wanted.clone(),
-            });
-        }
-        let outside = || AllocationError::OutsidePools { address: first };
-        let name = pool.ok_or_else(outside)?;
-        let stocked = self.named(&name, service).map_err(|_| outside())?;
-        for address in requested {
-            if !stocked.pool.contains(address) {
-                let pool = name.clone();
-                return Err(if self.pool_of(address).is_some() {
-                    AllocationError::NotInPool {
-                        address: *address,
-                        pool,
-                    }
-                } else {
-                    AllocationError::OutsidePools { address: *address }
-                });
-            }
-            if let Some(holder) = self.foreign(address, &service.uid) {
-                return Err(AllocationError::Taken {
-                    address: *address,
-                    holder: holder.key.clone(),
-                });
+            self.unshare(&holding.claim, address);
+            let key = &holding.claim.key;
+            if let Some(stocked) = self.stocked_mut(address) {
+                stocked.unlodge(key, uid);
             }
         }
-        // The families that were not asked for come from the same pool.
-        let families: Vec<IpFamily> = service.ip_families.clone();
-        self.draw(&name, service, &families)
-            .or_else(|| {
-                let asked: Vec<IpFamily> = requested.iter().map(IpFamily::of).collect();
-                (service.ip_family_policy == IpFamilyPolicy::PreferDualStack)
-                    .then(|| self.draw(&name, service, &asked))
-                    .flatten()
-            })
-            .ok_or_else(|| self.nothing_left(service, &[name]))
+        for (_, until) in &holding.leaving {
+            self.departures.remove(&(*until, uid.to_owned()));
+        }
+        addresses
     }
 
-    /// The pools that a Service may have addresses of, in order.
-    fn candidates(&self, service: &ServiceRequest) -> Result<Vec<String>, AllocationError> {
-        if let Some(name) = &service.requested_pool {
-            self.named(name, service)?;
-            return Ok(vec![name.clone()]);
-        }
-        let mut pools: Vec<&Pool> = self
-            .pools
-            .values()
-            .filter(|stocked| {
-                service
-                    .ip_families
-                    .iter()
-                    .any(|family| stocked.has(*family))
-            })
-            .map(|stocked| &stocked.pool)
-            .filter(|pool| pool.auto_assign && pool.admission.admits(service))
-            .collect();
-        pools.sort_by(|a, b| a.rank().cmp(&b.rank()));
-        if pools.is_empty() {
-            return Err(AllocationError::NoPool {
-                families: families(&service.ip_families),
-            });
-        }
-        Ok(pools.into_iter().map(|pool| pool.name.clone()).collect())
-    }
-
-    fn named(&self, name: &str, service: &ServiceRequest) -> Result<&Stocked, AllocationError> {
-        let stocked = self
-            .pools
-            .get(name)
-            .ok_or_else(|| AllocationError::UnknownPool {
-                pool: name.to_owned(),
-                refused: self.refused.contains_key(name),
-            })?;
-        if !stocked.pool.admission.admits(service) {
-            return Err(AllocationError::NotAdmitted {
-                pool: name.to_owned(),
-            });
-        }
-        Ok(stocked)
-    }
-
-    /// One address of each of these families from one pool.
-    fn draw(
-        &self,
-        name: &str,
-        service: &ServiceRequest,
-        families: &[IpFamily],
-    ) -> Option<Decision> {
-        let stocked = self.pools.get(name)?;
-        let held = self.held(&service.uid);
-        let of = |list: &[IpAddr], family: IpFamily| {
-            list.iter()
-                .find(|ip| IpFamily::of(ip) == family && stocked.pool.contains(ip))
-                .copied()
+    fn unshare(&mut self, claim: &Claim, address: &IpAddr) {
+        let Some(sharing) = claim.sharing_key() else {
+            return;
         };
-        let addresses: Option<Vec<IpAddr>> = families
-            .iter()
-            .map(|family| {
-                of(&service.requested_addresses, *family)
-                    .or_else(|| of(held, *family))
-                    .or_else(|| stocked.first(*family))
-            })
-            .collect();
-        let pool = Some(name.to_owned());
-        Some(ordered(
-            service,
-            addresses?.into_iter().map(|ip| (ip, pool.clone())),
-        ))
-    }
-
-    fn nothing_left(&self, service: &ServiceRequest, candidates: &[String]) -> AllocationError {
-        let wanted = &service.ip_families;
-        let all = |family: &IpFamily| {
-            candidates
-                .iter()
-                .any(|name| self.pools.get(name).is_some_and(|p| p.has(*family)))
+        let others = self.holders.get(address).into_iter().flatten();
+        let same = |uid: &String| {
+            let holding = self.holdings.get(uid);
+            holding.is_some_and(|holding| holding.claim.sharing_key() == Some(sharing))
         };
-        if !wanted.iter().all(all) {
-            return AllocationError::NoPool {
-                families: families(wanted),
-            };
+        if others.into_iter().any(same) {
+            return;
         }
-        let names: Vec<String> = candidates.iter().map(|name| format!("{name:?}")).collect();
-        AllocationError::Exhausted {
-            families: families(wanted),
-            pools: match names.as_slice() {
-                [name] => format!("pool {name}"),
-                names => format!("pools {}", names.join(", ")),
-            },
+        if let Some(addresses) = self.shared.get_mut(sharing) {
+            addresses.remove(address);
+            if addresses.is_empty() {
+                self.shared.remove(sharing);
+            }
         }
     }
 
-    fn pool_of(&self, address: &IpAddr) -> Option<String> {
+    /// Frees an address that a Service has lost, unless another has it too.
+    fn vacate(&mut self, address: &IpAddr, now: SystemTime) {
+        if self.holders.contains_key(address) {
+            return;
+        }
+        self.stirred = true;
+        if let Some(stocked) = self.stocked_mut(address) {
+            stocked.give(address, now);
+        }
+        // There is room again for those that are to be moved.
         self.pools
-            .iter()
-            .find(|(_, stocked)| stocked.pool.contains(address))
-            .map(|(name, _)| name.clone())
+            .values_mut()
+            .for_each(|stocked| stocked.stuck.clear());
     }
 
-    fn foreign(&self, address: &IpAddr, uid: &str) -> Option<&Holder> {
-        self.holders.get(address).filter(|holder| holder.uid != uid)
+    pub(crate) fn stocked(&self, address: &IpAddr) -> Option<&Stocked> {
+        self.pools.get(self.pool_of(address)?)
     }
-}
 
-fn check_request(service: &ServiceRequest) -> Result<(), AllocationError> {
-    let requested = &service.requested_addresses;
-    for (i, first) in requested.iter().enumerate() {
-        let family = IpFamily::of(first);
-        if !service.ip_families.contains(&family) {
-            return Err(AllocationError::WrongFamily {
-                address: *first,
-                family,
-            });
+    fn stocked_mut(&mut self, address: &IpAddr) -> Option<&mut Stocked> {
+        self.pools.get_mut(pool_of(&self.ranges, address)?)
+    }
+
+    /// Who has an address, and can't share it with this one; of several, the first
+    /// by name.
+    pub(crate) fn clash(&self, claim: &Claim, address: &IpAddr) -> Option<Clash> {
+        let uids = self.holders.get(address)?;
+        uids.iter()
+            .filter(|uid| **uid != claim.uid)
+            .filter_map(|uid| self.holdings.get(uid))
+            .filter_map(|holding| {
+                Some(Clash {
+                    address: *address,
+                    holder: holding.claim.key.clone(),
+                    reason: claim.clash(&holding.claim)?,
+                })
+            })
+            .min_by(|a, b| a.holder.cmp(&b.holder))
+    }
+
+    /// Which Services should be looked at now: addresses leave them, it is their
+    /// turn to be moved out of a pool that is draining, or they wait and something
+    /// changed since this was asked last.
+    pub fn due(&mut self, now: SystemTime) -> Due {
+        let mut due = Due::default();
+        if std::mem::take(&mut self.stirred) {
+            due.services
+                .extend(self.waiting.values().map(|waiting| waiting.key.clone()));
+            due.services.sort();
         }
-        if let Some(second) = requested[i + 1..]
-            .iter()
-            .find(|ip| IpFamily::of(ip) == family)
-        {
-            return Err(AllocationError::TwoOfOneFamily {
-                first: *first,
-                second: *second,
-                family,
-            });
+        for (until, uid) in &self.departures {
+            if *until > now {
+                due.next = Some(*until);
+                break;
+            }
+            let holding = self.holdings.get(uid);
+            due.services
+                .extend(holding.map(|holding| holding.claim.key.clone()));
         }
+        for stocked in self.pools.values().filter(|stocked| stocked.draining()) {
+            let Some(key) = self.next_to_move(stocked) else {
+                continue;
+            };
+            match stocked.next_move {
+                Some(next) if next > now => {
+                    due.next = Some(due.next.map_or(next, |other| other.min(next)));
+                }
+                _ => due.services.push(key.clone()),
+            }
+        }
+        due
     }
-    Ok(())
+
+    /// The first Service of a pool that can still be moved out of it.
+    fn next_to_move<'a>(&self, stocked: &'a Stocked) -> Option<&'a ServiceKey> {
+        let stays = |uid: &String| {
+            let name = Some(stocked.pool.name.as_str());
+            let holding = self.holdings.get(uid);
+            holding.is_some_and(|h| h.wanted.iter().any(|ip| self.pool_of(ip) == name))
+        };
+        stocked
+            .tenants
+            .keys()
+            .find(|(_, uid)| !stocked.stuck.contains(uid) && stays(uid))
+            .map(|(key, _)| key)
+    }
 }
 
-/// In the order of `spec.ipFamilies`.
-fn ordered(
-    service: &ServiceRequest,
-    addresses: impl Iterator<Item = (IpAddr, Option<String>)>,
-) -> Decision {
-    let mut addresses: Vec<_> = addresses.collect();
-    let place = |ip: &IpAddr| {
-        service
-            .ip_families
-            .iter()
-            .position(|f| *f == IpFamily::of(ip))
-    };
-    addresses.sort_by_key(|(ip, _)| place(ip));
-    Decision { addresses }
+fn pool_of<'a>(
+    ranges: &'a BTreeMap<IpAddr, (IpAddr, String)>,
+    address: &IpAddr,
+) -> Option<&'a String> {
+    let (first, (last, name)) = ranges.range(..=address).next_back()?;
+    (first.is_ipv4() == address.is_ipv4() && address <= last).then_some(name)
 }
 
-fn families(families: &[IpFamily]) -> String {
-    families
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(" and ")
+/// How many addresses of a family a Service should have.
+pub(crate) fn needed(service: &ServiceRequest, family: IpFamily) -> usize {
+    let of_family = |ip: &&IpAddr| IpFamily::of(ip) == family;
+    if !service.ip_families.contains(&family) {
+        return 0;
+    }
+    let requested = service.requested_addresses.iter();
+    requested.filter(of_family).count().max(1)
 }
 
 #[cfg(test)]

@@ -47,16 +47,60 @@ impl Free {
         }
     }
 
-    /// The first free address that `usable` accepts. Of each interval only the
-    /// first three are asked about: of three neighbours at most two are
-    /// refused by the one rule there is (no .0, no .255).
+    /// Takes all addresses from `first` to `last` out, as far as they are in the
+    /// range.
+    pub(crate) fn take_all(&mut self, taken: &AddressRange) {
+        if !self.range.overlaps(taken) {
+            return;
+        }
+        let first = self.offset(&taken.first()).unwrap_or(0);
+        let last = self
+            .offset(&taken.last())
+            .unwrap_or_else(|| self.range.size() - 1);
+        let inside: Vec<(u128, u128)> = self
+            .intervals
+            .range(..=last)
+            .rev()
+            .map(|(a, b)| (*a, *b))
+            .take_while(|(_, b)| *b >= first)
+            .collect();
+        for (a, b) in inside {
+            self.intervals.remove(&a);
+            if a < first {
+                self.intervals.insert(a, first - 1);
+            }
+            if b > last {
+                self.intervals.insert(last + 1, b);
+            }
+        }
+    }
+
+    /// The first free address that `usable` accepts.
     pub(crate) fn first(&self, usable: impl Fn(&IpAddr) -> bool) -> Option<IpAddr> {
-        self.intervals.iter().find_map(|(first, last)| {
-            (*first..=*last)
-                .take(3)
-                .filter_map(|offset| self.range.nth(offset))
-                .find(|address| usable(address))
-        })
+        self.at_or_after(0, usable)
+    }
+
+    /// The first free address that `usable` accepts and that is at least `offset`
+    /// places above the range's first. Of each interval only three are asked
+    /// about: of three neighbours at most two are refused by the one rule there
+    /// is (no .0, no .255).
+    pub(crate) fn at_or_after(
+        &self,
+        offset: u128,
+        usable: impl Fn(&IpAddr) -> bool,
+    ) -> Option<IpAddr> {
+        let around = self.intervals.range(..=offset).next_back();
+        let around = around.filter(|(first, last)| **first < offset && offset <= **last);
+        around
+            .map(|(_, last)| (offset, *last))
+            .into_iter()
+            .chain(self.intervals.range(offset..).map(|(a, b)| (*a, *b)))
+            .find_map(|(first, last)| {
+                (first..=last)
+                    .take(3)
+                    .filter_map(|offset| self.range.nth(offset))
+                    .find(|address| usable(address))
+            })
     }
 
     fn offset(&self, address: &IpAddr) -> Option<u128> {
@@ -126,8 +170,25 @@ mod tests {
                     model.insert(address);
                 }
                 prop_assert_eq!(free.first(|_| true), model.first().copied());
+                let from = range.nth(offset).unwrap();
+                let next = model.range(from..).next().copied();
+                prop_assert_eq!(free.at_or_after(offset, |_| true), next);
             }
         }
+    }
+
+    #[test]
+    fn whole_stretches_are_taken_out() {
+        let mut free = Free::all("10.0.0.0/24".parse().unwrap());
+        for taken in [
+            "9.0.0.0-10.0.0.9",
+            "10.0.0.20-10.0.0.29",
+            "10.0.0.25-10.0.0.40",
+        ] {
+            free.take_all(&taken.parse().unwrap());
+        }
+        let intervals: Vec<_> = free.intervals.iter().map(|(a, b)| (*a, *b)).collect();
+        assert_eq!(intervals, [(10, 19), (41, 255)]);
     }
 
     #[test]

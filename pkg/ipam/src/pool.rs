@@ -3,11 +3,10 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use herald_core::{AddressRange, IpFamily, ServiceRequest};
+use herald_core::{AddressRange, IpFamily, ServiceKey, ServiceRequest};
 use thiserror::Error;
-
-use crate::free::Free;
 
 /// Which Services a pool admits.
 #[derive(Clone)]
@@ -31,6 +30,53 @@ impl fmt::Debug for Admission {
     }
 }
 
+/// Which free address is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Selection {
+    /// The first, in the order of the ranges.
+    #[default]
+    FirstFit,
+    /// Any, by a hash of the Service's uid: the same one on every replica.
+    Random,
+    /// One that nobody had yet, else the one that is free for longest.
+    LeastRecentlyUsed,
+}
+
+/// Whether a pool gives addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PoolState {
+    /// It does.
+    #[default]
+    Active,
+    /// It gives no new ones; who has one keeps it.
+    Disabled,
+    /// It gives no new ones, and who has one is moved to another pool.
+    Draining {
+        /// Between two Services that are moved.
+        interval: Duration,
+        /// For so long a Service has its old address beside the new one.
+        overlap: Duration,
+    },
+}
+
+/// How much of a pool one namespace may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Addresses of both families together; one that Services share counts once.
+    pub addresses: Option<u32>,
+    /// Services.
+    pub services: Option<u32>,
+}
+
+/// An address that only one Service gets, whether it exists yet or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// The address.
+    pub address: IpAddr,
+    /// The Service.
+    pub service: ServiceKey,
+}
+
 /// A pool as its object says.
 #[derive(Clone, Debug)]
 pub struct Pool {
@@ -41,6 +87,8 @@ pub struct Pool {
     pub created: String,
     /// Its ranges, tried in this order.
     pub ranges: Vec<AddressRange>,
+    /// What of them is never given.
+    pub excluded: Vec<AddressRange>,
     /// Whether Services that name no pool may have addresses of it.
     pub auto_assign: bool,
     /// Whether IPv4 addresses that end in .0 or .255 are left out.
@@ -50,9 +98,40 @@ pub struct Pool {
     pub priority: Option<u32>,
     /// Which Services it admits.
     pub admission: Admission,
+    /// Which free address is given.
+    pub selection: Selection,
+    /// For so long an address that was given back is not given again, while
+    /// there are others.
+    pub reuse_after: Duration,
+    /// Whether it gives addresses.
+    pub state: PoolState,
+    /// How much of it one namespace may have.
+    pub limits: Limits,
+    /// Addresses that are kept for Services.
+    pub reservations: Vec<Reservation>,
 }
 
 impl Pool {
+    /// A pool of these ranges that is open to all, with the defaults of an
+    /// `IPAddressPool`.
+    pub fn new(name: impl Into<String>, ranges: Vec<AddressRange>) -> Self {
+        Self {
+            name: name.into(),
+            created: String::new(),
+            ranges,
+            excluded: Vec::new(),
+            auto_assign: true,
+            avoid_buggy_ips: false,
+            priority: None,
+            admission: Admission::new(|_| true),
+            selection: Selection::default(),
+            reuse_after: Duration::from_mins(5),
+            state: PoolState::default(),
+            limits: Limits::default(),
+            reservations: Vec::new(),
+        }
+    }
+
     /// Where it stands in the order of pools.
     pub(crate) fn rank(&self) -> (bool, u32, &str) {
         let priority = match self.priority {
@@ -62,8 +141,20 @@ impl Pool {
         (self.priority.is_none(), priority, &self.name)
     }
 
-    pub(crate) fn contains(&self, address: &IpAddr) -> bool {
-        self.ranges.iter().any(|range| range.contains(address))
+    pub(crate) fn has(&self, family: IpFamily) -> bool {
+        self.ranges.iter().any(|range| range.family() == family)
+    }
+
+    pub(crate) fn excludes(&self, address: &IpAddr) -> bool {
+        self.excluded.iter().any(|range| range.contains(address))
+    }
+
+    /// For whom an address is kept, if it is.
+    pub(crate) fn reserved_for(&self, address: &IpAddr) -> Option<&ServiceKey> {
+        self.reservations
+            .iter()
+            .find(|reservation| reservation.address == *address)
+            .map(|reservation| &reservation.service)
     }
 
     pub(crate) fn usable(&self, address: &IpAddr) -> bool {
@@ -74,7 +165,7 @@ impl Pool {
     }
 
     /// How many addresses of a range may be given; saturates.
-    fn usable_size(&self, range: &AddressRange) -> u128 {
+    pub(crate) fn usable_size(&self, range: &AddressRange) -> u128 {
         let buggy = match (range.first(), range.last()) {
             (IpAddr::V4(first), IpAddr::V4(last)) if self.avoid_buggy_ips => {
                 buggy_below(u64::from(last.to_bits()) + 1) - buggy_below(first.to_bits().into())
@@ -82,6 +173,29 @@ impl Pool {
             _ => 0,
         };
         range.size() - u128::from(buggy)
+    }
+
+    /// What is wrong with it by itself.
+    pub(crate) fn contradiction(&self) -> Option<PoolProblem> {
+        for (i, first) in self.ranges.iter().enumerate() {
+            let mut others = self.ranges[i + 1..].iter();
+            if let Some(second) = others.find(|other| other.overlaps(first)) {
+                return Some(PoolProblem::OverlapsItself {
+                    first: *first,
+                    second: *second,
+                });
+            }
+        }
+        let outside = |reservation: &&Reservation| {
+            let mut ranges = self.ranges.iter();
+            !ranges.any(|range| range.contains(&reservation.address))
+                || self.excludes(&reservation.address)
+        };
+        let stray = self.reservations.iter().find(outside)?;
+        Some(PoolProblem::ReservationOutside {
+            address: stray.address,
+            service: stray.service.clone(),
+        })
     }
 }
 
@@ -114,6 +228,27 @@ pub enum PoolProblem {
         /// The other.
         second: AddressRange,
     },
+    /// It reserves what it does not have.
+    #[error(
+        "{address} is reserved for Service {service} but is not among the pool's addresses, or is \
+         excluded; add it to spec.addresses or take the reservation away"
+    )]
+    ReservationOutside {
+        /// The address.
+        address: IpAddr,
+        /// Whom it is for.
+        service: ServiceKey,
+    },
+}
+
+impl PoolProblem {
+    /// Reason of the pool's condition, `CamelCase`.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Overlap { .. } | Self::OverlapsItself { .. } => "Overlap",
+            Self::ReservationOutside { .. } => "InvalidReservation",
+        }
+    }
 }
 
 /// How much of a pool is in use, by family.
@@ -129,79 +264,12 @@ pub struct Usage {
     pub available_v6: u128,
 }
 
-/// A pool in force and what is free in it.
-#[derive(Clone, Debug)]
-pub(crate) struct Stocked {
-    pub(crate) pool: Pool,
-    free: Vec<Free>,
-    assigned: [u128; 2],
-    available: [u128; 2],
-}
-
-impl Stocked {
-    pub(crate) fn new(pool: Pool) -> Self {
-        let free = pool.ranges.iter().copied().map(Free::all).collect();
-        let mut available = [0u128; 2];
-        for range in &pool.ranges {
-            let sum = &mut available[index(&range.first())];
-            *sum = sum.saturating_add(pool.usable_size(range));
-        }
-        Self {
-            pool,
-            free,
-            assigned: [0, 0],
-            available,
-        }
-    }
-
-    pub(crate) fn take(&mut self, address: &IpAddr) {
-        if self.pool.contains(address) {
-            self.assigned[index(address)] += 1;
-            // One that is not to be given is held all the same, if it is from
-            // before the pool said so.
-            if self.pool.usable(address) {
-                self.available[index(address)] -= 1;
-            }
-            self.free.iter_mut().for_each(|free| free.take(address));
-        }
-    }
-
-    pub(crate) fn give(&mut self, address: &IpAddr) {
-        if self.pool.contains(address) {
-            self.assigned[index(address)] -= 1;
-            if self.pool.usable(address) {
-                self.available[index(address)] += 1;
-            }
-            self.free.iter_mut().for_each(|free| free.give(address));
-        }
-    }
-
-    pub(crate) fn has(&self, family: IpFamily) -> bool {
-        self.pool
-            .ranges
-            .iter()
-            .any(|range| range.family() == family)
-    }
-
-    pub(crate) fn first(&self, family: IpFamily) -> Option<IpAddr> {
-        self.free
-            .iter()
-            .filter(|free| free.range().family() == family)
-            .find_map(|free| free.first(|address| self.pool.usable(address)))
-    }
-
-    pub(crate) fn usage(&self) -> Usage {
-        let [assigned_v4, assigned_v6] = self.assigned;
-        let [available_v4, available_v6] = self.available;
-        Usage {
-            assigned_v4,
-            assigned_v6,
-            available_v4,
-            available_v6,
-        }
-    }
-}
-
-const fn index(address: &IpAddr) -> usize {
-    if address.is_ipv4() { 0 } else { 1 }
+/// Addresses that something in the cluster has already, so that no Service should.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Obstacle {
+    /// The addresses.
+    pub range: AddressRange,
+    /// What has them, in words: `node "n1"`, `the pods of node "n1"`,
+    /// `the cluster's Services`.
+    pub owner: String,
 }

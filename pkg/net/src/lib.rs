@@ -1,5 +1,7 @@
 //! Sockets, filters and netlink: the only crate with `unsafe`.
 
+mod bfd;
+mod bgp;
 mod filter;
 mod groups;
 mod heartbeat;
@@ -7,6 +9,10 @@ mod links;
 mod packet;
 mod thread;
 
+pub use bfd::{BFD_MULTIHOP_PORT, BFD_PORT, BfdDatagram, BfdReceiver, BfdSender};
+pub use bgp::{
+    BgpListener, BgpSocketError, Dial, Distance, LONGEST_PASSWORD, dial, receive_now, settle,
+};
 pub use filter::Traffic;
 pub use groups::Groups;
 pub use heartbeat::{

@@ -39,7 +39,7 @@ pub enum LeaseError {
     #[error("the lease's duration must exceed its renew deadline, and that its retry period")]
     Config,
     /// Another took it, or it could not be renewed in time.
-    #[error("the leader lease is lost; this replica starts over")]
+    #[error("the leader lease is lost; this replica waits for it again")]
     Lost,
 }
 
@@ -60,7 +60,7 @@ impl Fence {
         until.filter(|until| Instant::now() < *until)
     }
 
-    fn set(&self, until: Option<Instant>) {
+    pub(crate) fn set(&self, until: Option<Instant>) {
         *self.0.lock().expect("no holder of the fence panics") = until;
     }
 }
@@ -95,8 +95,8 @@ impl Record {
 enum Step {
     /// It is ours, free, or has run out: write our own.
     Take,
-    /// Another's.
-    Wait,
+    /// Another's, for this long at least.
+    Wait(Duration),
 }
 
 /// The rules, without clock or API.
@@ -116,15 +116,21 @@ impl Elector {
         }
         match &self.seen {
             Some((seen, since)) if *seen == record => {
-                if now.saturating_duration_since(*since) >= record.duration {
+                let left = (*since + record.duration).saturating_duration_since(now);
+                if left.is_zero() {
                     Step::Take
                 } else {
-                    Step::Wait
+                    Step::Wait(left)
                 }
             }
             _ => {
+                let left = record.duration;
                 self.seen = Some((record, now));
-                Step::Wait
+                if left.is_zero() {
+                    Step::Take
+                } else {
+                    Step::Wait(left)
+                }
             }
         }
     }
@@ -138,6 +144,16 @@ pub struct Keeper {
     elector: Elector,
     fence: Fence,
     renewed: Instant,
+    /// The lease as we wrote it last: what a renewal replaces.
+    written: Option<Lease>,
+}
+
+/// How a try for the lease ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Attempt {
+    Ours,
+    /// Another's, for this long at least.
+    Others(Duration),
 }
 
 /// Waits until the lease is ours. `None` if `stop` came first.
@@ -159,20 +175,34 @@ pub async fn acquire(
         config: config.clone(),
         fence: fence.clone(),
         renewed: Instant::now(),
+        written: None,
     };
     tracing::info!(identity = config.identity, "waiting for the leader lease");
     loop {
-        match keeper.attempt().await {
-            Ok(true) => {
+        let attempt = tokio::select! {
+            () = stop.cancelled() => return Ok((fence, None)),
+            attempt = tokio::time::timeout(config.renew_deadline, keeper.attempt()) => attempt,
+        };
+        let pause = match attempt {
+            Ok(Ok(Attempt::Ours)) if fence.holds() => {
                 tracing::info!(identity = config.identity, "leading");
                 return Ok((fence, Some(keeper)));
             }
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "trying for the leader lease"),
-        }
+            // Looked at no later than it may run out: a dead leader is replaced then.
+            Ok(Ok(Attempt::Others(left))) => left.min(config.retry_period),
+            Ok(Ok(Attempt::Ours)) => config.retry_period,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "trying for the leader lease");
+                config.retry_period
+            }
+            Err(_) => {
+                tracing::warn!("trying for the leader lease takes too long");
+                config.retry_period
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => return Ok((fence, None)),
-            () = tokio::time::sleep(config.retry_period) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
@@ -194,8 +224,8 @@ impl Keeper {
                 .saturating_duration_since(Instant::now());
             let attempt = tokio::time::timeout(left, self.attempt()).await;
             match attempt {
-                Ok(Ok(true)) => {}
-                Ok(Ok(false)) => {
+                Ok(Ok(Attempt::Ours)) => {}
+                Ok(Ok(Attempt::Others(_))) => {
                     self.fence.set(None);
                     return Err(LeaseError::Lost);
                 }
@@ -209,33 +239,34 @@ impl Keeper {
         }
     }
 
-    /// One look and, if the rules allow, one write; says whether it is ours.
-    async fn attempt(&mut self) -> Result<bool, kube::Error> {
-        let current = self.leases.get_opt(&self.config.name).await?;
-        let spec = current.as_ref().and_then(|lease| lease.spec.clone());
-        let record = spec.as_ref().map(Record::of);
-        if self.elector.step(Instant::now(), record.clone()) == Step::Wait {
-            return Ok(false);
+    /// Writes the lease, if it is ours or the rules allow to take it. While it is
+    /// ours that is one request: the resource version of the last write is the
+    /// precondition of the next.
+    async fn attempt(&mut self) -> Result<Attempt, kube::Error> {
+        if let Some(written) = self.written.take()
+            && self.write(Some(written)).await?
+        {
+            return Ok(Attempt::Ours);
         }
-        let ours = record
+        let current = self.leases.get_opt(&self.config.name).await?;
+        let record = current
             .as_ref()
-            .is_some_and(|record| record.holder == self.config.identity);
-        let wall = MicroTime(Timestamp::now());
-        let spec = LeaseSpec {
-            holder_identity: Some(self.config.identity.clone()),
-            lease_duration_seconds: i32::try_from(self.config.duration.as_secs()).ok(),
-            acquire_time: spec
-                .and_then(|spec| spec.acquire_time)
-                .filter(|_| ours)
-                .or_else(|| Some(wall.clone())),
-            renew_time: Some(wall),
-            lease_transitions: Some(record.map_or(0, |record| {
-                record.transitions.saturating_add(i32::from(!ours))
-            })),
-            ..LeaseSpec::default()
-        };
-        // Counted from before the request: the lease may have begun then.
-        let before = Instant::now();
+            .and_then(|lease| lease.spec.as_ref())
+            .map(Record::of);
+        if let Step::Wait(left) = self.elector.step(Instant::now(), record) {
+            return Ok(Attempt::Others(left));
+        }
+        if self.write(current).await? {
+            return Ok(Attempt::Ours);
+        }
+        // Another wrote in between; the next look tells who.
+        Ok(Attempt::Others(Duration::ZERO))
+    }
+
+    /// Makes the lease ours in the place of `current`; false if that is not what
+    /// stands there any more.
+    async fn write(&mut self, current: Option<Lease>) -> Result<bool, kube::Error> {
+        let spec = current.as_ref().and_then(|lease| lease.spec.clone());
         let exists = current.is_some();
         let metadata = current.map_or_else(
             || ObjectMeta {
@@ -246,8 +277,10 @@ impl Keeper {
         );
         let lease = Lease {
             metadata,
-            spec: Some(spec),
+            spec: Some(renewal(&self.config, spec)),
         };
+        // Counted from before the request: the lease may have begun then.
+        let before = Instant::now();
         let parameters = PostParams::default();
         let written = if exists {
             self.leases
@@ -257,13 +290,13 @@ impl Keeper {
             self.leases.create(&parameters, &lease).await
         };
         match written {
-            Ok(_) => {
+            Ok(lease) => {
+                self.written = Some(lease);
                 self.renewed = before;
                 self.fence.set(Some(before + self.config.renew_deadline));
                 Ok(true)
             }
-            // Another wrote in between; the next look tells who.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(ours && self.fence.holds()),
+            Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -288,6 +321,30 @@ impl Keeper {
         {
             tracing::warn!(%error, "giving the leader lease back");
         }
+    }
+}
+
+/// The record by which we hold the lease, after another or a former one of ours.
+fn renewal(config: &LeaseConfig, former: Option<LeaseSpec>) -> LeaseSpec {
+    let wall = MicroTime(Timestamp::now());
+    let record = former.as_ref().map(Record::of);
+    let ours = record
+        .as_ref()
+        .is_some_and(|record| record.holder == config.identity);
+    // The API has whole seconds; others must not wait for less than we say.
+    let seconds = config.duration.as_secs() + u64::from(config.duration.subsec_nanos() > 0);
+    LeaseSpec {
+        holder_identity: Some(config.identity.clone()),
+        lease_duration_seconds: i32::try_from(seconds).ok(),
+        acquire_time: former
+            .and_then(|spec| spec.acquire_time)
+            .filter(|_| ours)
+            .or_else(|| Some(wall.clone())),
+        renew_time: Some(wall),
+        lease_transitions: Some(record.map_or(0, |record| {
+            record.transitions.saturating_add(i32::from(!ours))
+        })),
+        ..LeaseSpec::default()
     }
 }
 
@@ -326,9 +383,10 @@ mod tests {
     fn a_lease_runs_out_when_it_was_seen_unchanged_for_its_duration() {
         let (mut elector, now) = elector();
         // However old the holder's clock says it is.
-        assert_eq!(elector.step(now, Some(record("other", 0))), Step::Wait);
+        let wait = |millis| Step::Wait(Duration::from_millis(millis));
+        assert_eq!(elector.step(now, Some(record("other", 0))), wait(15_000));
         let almost = now + Duration::from_millis(14_999);
-        assert_eq!(elector.step(almost, Some(record("other", 0))), Step::Wait);
+        assert_eq!(elector.step(almost, Some(record("other", 0))), wait(1));
         assert_eq!(
             elector.step(now + Duration::from_secs(15), Some(record("other", 0))),
             Step::Take
@@ -340,15 +398,52 @@ mod tests {
         let (mut elector, now) = elector();
         elector.step(now, Some(record("other", 0)));
         let later = now + Duration::from_secs(14);
-        assert_eq!(elector.step(later, Some(record("other", 1))), Step::Wait);
+        let wait = |seconds| Step::Wait(Duration::from_secs(seconds));
+        assert_eq!(elector.step(later, Some(record("other", 1))), wait(15));
         assert_eq!(
             elector.step(later + Duration::from_secs(14), Some(record("other", 1))),
-            Step::Wait
+            wait(1)
         );
         assert_eq!(
             elector.step(later + Duration::from_secs(15), Some(record("other", 1))),
             Step::Take
         );
+    }
+
+    /// In steps of 10 ms: a holder that renews until it is stopped, and a waiter whose
+    /// wall clock is off and whose clock runs at another speed.
+    #[test]
+    fn no_clock_makes_two_leaders() {
+        let millis = Duration::from_millis;
+        for (wall, percent, stopped) in [-86_400, 0, 86_400]
+            .into_iter()
+            .flat_map(|wall| [80, 100, 125].map(|percent| (wall, percent)))
+            .flat_map(|(wall, percent)| [0, 490, 500, 3010].map(|stopped| (wall, percent, stopped)))
+        {
+            let (mut waiter, begin) = elector();
+            let mut fence = 0;
+            let mut lease = None;
+            let took = (0..).step_by(10).find(|now: &u64| {
+                if *now <= stopped && now % 500 == 0 {
+                    fence = now + 1500;
+                    let renewed = i64::try_from(*now).unwrap() / 1000 + wall;
+                    let transitions = i32::try_from(now / 500).unwrap();
+                    lease = Some(Record {
+                        duration: millis(2000),
+                        transitions,
+                        ..record("other", renewed)
+                    });
+                }
+                let clock = begin + millis(now * percent / 100);
+                waiter.step(clock, lease.clone()) == Step::Take
+            });
+            let took = took.expect("a holder that is stopped is replaced");
+            assert!(
+                took >= fence,
+                "{wall} s off, {percent} %, stopped at {stopped} ms: taken at {took}, fence at {fence}"
+            );
+            assert!(took <= stopped + 2600, "taken only at {took} ms");
+        }
     }
 
     #[test]

@@ -14,20 +14,27 @@
 mod conditions;
 mod controller;
 mod endpoints;
+mod events;
+mod fenced;
 mod gates;
 mod heartbeat_keys;
 pub mod lease;
+mod metallb;
 mod metrics;
+mod obstacles;
+mod pool_status;
 mod pools;
 mod queue;
 mod reconcile;
+#[cfg(test)]
+mod reconcile_tests;
 mod request;
 mod stores;
 mod writer;
 
 use std::sync::Arc;
 
-use herald_ipam::AddressPools;
+use herald_ipam::{AddressPools, Obstacle};
 use herald_provider::DynProvider;
 use herald_telemetry::Health;
 use k8s_openapi::api::core::v1::Node;
@@ -37,6 +44,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 pub use lease::{LeaseConfig, LeaseError};
+pub use metallb::{MigrateError, Migration, migrate};
 pub use metrics::OperatorMetrics;
 
 /// How an operator is set up.
@@ -49,9 +57,15 @@ pub struct Config {
     pub default_provider: Option<String>,
     /// What hands out addresses from pools, if a provider does.
     pub pools: Option<Arc<dyn AddressPools>>,
+    /// Addresses that the cluster uses and that its objects do not tell.
+    pub obstacles: Vec<Obstacle>,
     /// Labels of the nodes that load balancers outside the cluster get, as a
     /// selector; empty means all.
     pub node_selector: String,
+    /// Namespace of `MetalLB`, whose objects are copied into Herald's, if they are.
+    pub adopt_metallb: Option<String>,
+    /// Whether other operators serve the classes that this one does not.
+    pub other_operators: bool,
     /// Print plans, change nothing.
     pub dry_run: bool,
     /// Leader election.
@@ -64,9 +78,9 @@ pub enum OperatorError {
     /// The lease could not be kept.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// What exists could not be read at the start of the term.
-    #[error("cannot read what exists before serving anything new")]
-    Start(#[source] kube::Error),
+    /// There is no way to write to the API.
+    #[error("cannot make a client of the API server for writes")]
+    Client(#[source] kube::Error),
     /// `--node-selector` is no label selector.
     #[error("--node-selector {selector:?}: {message}")]
     NodeSelector {
@@ -77,9 +91,11 @@ pub enum OperatorError {
     },
 }
 
-/// Works until `stop` is cancelled, or the lease is lost.
+/// Works until `stop` is cancelled: leads whenever it holds the lease, waits with a
+/// warm view of the cluster whenever it does not.
 pub async fn run(
     client: Client,
+    api: kube::Config,
     config: Config,
     registry: OperatorMetrics,
     health: Health,
@@ -89,22 +105,44 @@ pub async fn run(
     let Some(stores) = stop.run_until_cancelled(follow(&client, &config)).await else {
         return Ok(());
     };
-    let stores = stores?;
+    let mut stores = stores?;
     health.set_ready(true);
-    let (fence, keeper) = lease::acquire(&client, &config.lease, &stop).await?;
-    let Some(keeper) = keeper else { return Ok(()) };
-    registry.set_leader(true);
-    let controller = controller::Controller::new(client, config, stores, fence, registry);
-    let done = CancellationToken::new();
-    let mut keeping = tokio::spawn(keeper.keep(done.clone()));
-    tokio::select! {
-        worked = controller.run(stop) => {
-            done.cancel();
-            joined(keeping.await)?;
-            worked
+    loop {
+        let acquired = tokio::select! {
+            acquired = lease::acquire(&client, &config.lease, &stop) => acquired?,
+            // The stores have it; a term begins with all of them.
+            () = stores.forget_changes() => continue,
+        };
+        let (fence, Some(keeper)) = acquired else {
+            return Ok(());
+        };
+        registry.set_leader(true);
+        // What was sent must not arrive after another may lead.
+        let delivery = config
+            .lease
+            .duration
+            .saturating_sub(config.lease.renew_deadline);
+        let writes =
+            fenced::client(&api, fence.clone(), delivery).map_err(OperatorError::Client)?;
+        let controller =
+            controller::Controller::new(&client, &writes, &config, stores, fence, registry.clone());
+        let done = CancellationToken::new();
+        let lost = CancellationToken::new();
+        let keeping = tokio::spawn({
+            let (done, lost) = (done.clone(), lost.clone());
+            async move {
+                let kept = keeper.keep(done).await;
+                lost.cancel();
+                kept
+            }
+        });
+        stores = controller.run(&stop, &lost).await;
+        registry.set_leader(false);
+        done.cancel();
+        match joined(keeping.await) {
+            Ok(()) => return Ok(()),
+            Err(error) => tracing::warn!("{error}"),
         }
-        // It ends before it is told to only if the lease is lost.
-        kept = &mut keeping => Ok(joined(kept)?),
     }
 }
 
@@ -112,7 +150,11 @@ pub async fn run(
 async fn follow(client: &Client, config: &Config) -> Result<stores::Stores, OperatorError> {
     check_node_selector(client, &config.node_selector).await?;
     let endpoints = config.providers.iter().any(|p| p.follows_endpoints());
-    let stores = stores::Stores::start(client, &config.namespace, &config.node_selector, endpoints);
+    let mut stores =
+        stores::Stores::start(client, &config.namespace, &config.node_selector, endpoints);
+    if config.pools.is_some() {
+        stores.follow_service_cidrs(client).await;
+    }
     stores.ready().await;
     Ok(stores)
 }

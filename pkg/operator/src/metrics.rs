@@ -18,6 +18,12 @@ pub(crate) struct PoolLabel {
     pub(crate) state: &'static str,
 }
 
+/// Which pool.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct PoolName {
+    pub(crate) pool: String,
+}
+
 /// Why work on a Service failed or its request was refused.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct ReasonLabel {
@@ -29,6 +35,7 @@ pub(crate) struct Metrics {
     pub(crate) leader: Gauge,
     pub(crate) queue: Gauge,
     pub(crate) pool_addresses: Family<PoolLabel, Gauge>,
+    pub(crate) pool_waiting: Family<PoolName, Gauge>,
     pub(crate) allocations: Counter,
     pub(crate) reconcile_seconds: Histogram,
     pub(crate) reconcile_errors: Family<ReasonLabel, Counter>,
@@ -46,6 +53,7 @@ impl OperatorMetrics {
             leader: Gauge::default(),
             queue: Gauge::default(),
             pool_addresses: Family::default(),
+            pool_waiting: Family::default(),
             allocations: Counter::default(),
             reconcile_seconds: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
             reconcile_errors: Family::default(),
@@ -56,6 +64,11 @@ impl OperatorMetrics {
             "pool_addresses",
             "Addresses of a pool by family and state (assigned, available)",
             metrics.pool_addresses.clone(),
+        );
+        root.register(
+            "pool_waiting_services",
+            "Services that wait for an address of a pool",
+            metrics.pool_waiting.clone(),
         );
         root.register(
             "allocations",

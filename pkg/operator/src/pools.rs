@@ -1,25 +1,29 @@
 //! From pool objects to pools, and what is said on them.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use herald_api::names::CONDITION_VALID;
-use herald_api::{Condition, IPAddressPool, ServiceAllocation, any_or_empty, set_condition};
-use herald_core::{AddressRange, ServiceRequest};
-use herald_ipam::{AddressPools, Admission, Pool, Usage};
-use jiff::Timestamp;
+use herald_api::{
+    IPAddressPool, IPAddressPoolSpec, PoolSelection, ServiceAllocation, any_or_empty, period,
+};
+use herald_core::{AddressRange, ServiceKey, ServiceRequest};
+use herald_ipam::{
+    AddressPools, Admission, Limits, Pool, PoolReport, PoolState, Reservation, Selection,
+};
 use kube::{Api, Client, Resource, ResourceExt as _};
-use serde_json::json;
 
-use crate::metrics::{Metrics, PoolLabel};
+use crate::metrics::{Metrics, PoolLabel, PoolName};
+use crate::pool_status::{self, Problem};
 use crate::writer::{WriteError, Writer};
 
-/// What is wrong with a pool by itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
-    reason: &'static str,
-    message: String,
-}
+/// `spec.reuseAfter`, where it is not said.
+const REUSE_AFTER: Duration = Duration::from_mins(5);
+/// `spec.drain.interval`, where it is not said.
+const DRAIN_INTERVAL: Duration = Duration::from_secs(10);
+/// `spec.drain.overlap`, where it is not said.
+const DRAIN_OVERLAP: Duration = Duration::from_mins(1);
 
 /// The pools that can be understood, and what is wrong with the others.
 pub(crate) fn parse(objects: &[Arc<IPAddressPool>]) -> (Vec<Pool>, BTreeMap<String, Problem>) {
@@ -41,24 +45,14 @@ pub(crate) fn parse(objects: &[Arc<IPAddressPool>]) -> (Vec<Pool>, BTreeMap<Stri
 
 fn parse_one(object: &IPAddressPool) -> Result<Pool, Problem> {
     let spec = &object.spec;
-    let ranges = spec
-        .addresses
-        .iter()
-        .map(|text| text.parse::<AddressRange>())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| Problem {
-            reason: "InvalidAddresses",
-            message: format!("{error}; the whole pool is left out until it is mended"),
-        })?;
     let allocation = spec.service_allocation.clone();
     for selector in allocation
         .iter()
         .flat_map(|a| a.namespace_selectors.iter().chain(&a.service_selectors))
     {
-        selector.validate().map_err(|error| Problem {
-            reason: "InvalidSelector",
-            message: format!("{error}; the whole pool is left out until it is mended"),
-        })?;
+        selector
+            .validate()
+            .map_err(|error| left_out("InvalidSelector", error))?;
     }
     Ok(Pool {
         name: object.name_any(),
@@ -68,7 +62,8 @@ fn parse_one(object: &IPAddressPool) -> Result<Pool, Problem> {
             .as_ref()
             .map(|time| time.0.to_string())
             .unwrap_or_default(),
-        ranges,
+        ranges: ranges(&spec.addresses)?,
+        excluded: ranges(&spec.excluded_addresses)?,
         auto_assign: spec.auto_assign,
         avoid_buggy_ips: spec.avoid_buggy_ips,
         priority: allocation
@@ -79,7 +74,75 @@ fn parse_one(object: &IPAddressPool) -> Result<Pool, Problem> {
                 .as_ref()
                 .is_none_or(|allocation| admits(allocation, service))
         }),
+        selection: match spec.selection {
+            PoolSelection::FirstFit => Selection::FirstFit,
+            PoolSelection::Random => Selection::Random,
+            PoolSelection::LeastRecentlyUsed => Selection::LeastRecentlyUsed,
+        },
+        reuse_after: length(spec.reuse_after.as_deref(), REUSE_AFTER)?,
+        state: state(spec)?,
+        limits: spec
+            .limits
+            .as_ref()
+            .map_or_else(Limits::default, |limits| Limits {
+                addresses: limits.addresses_per_namespace,
+                services: limits.services_per_namespace,
+            }),
+        reservations: reservations(spec)?,
     })
+}
+
+fn left_out(reason: &'static str, error: impl std::fmt::Display) -> Problem {
+    Problem {
+        reason,
+        message: format!("{error}; the whole pool is left out until it is mended"),
+    }
+}
+
+/// CIDRs, ranges, single addresses.
+fn ranges(texts: &[String]) -> Result<Vec<AddressRange>, Problem> {
+    let range = |text: &String| match text.trim().parse::<IpAddr>() {
+        Ok(address) => Ok(AddressRange::new(address, address).into_iter()),
+        Err(_) => text.parse().map(|range| Some(range).into_iter()),
+    };
+    let ranges: Result<Vec<_>, _> = texts.iter().map(range).collect();
+    ranges
+        .map(|ranges| ranges.into_iter().flatten().collect())
+        .map_err(|error| left_out("InvalidAddresses", error))
+}
+
+fn length(text: Option<&str>, default: Duration) -> Result<Duration, Problem> {
+    text.map_or(Ok(default), period)
+        .map_err(|error| left_out("InvalidPeriod", error))
+}
+
+fn state(spec: &IPAddressPoolSpec) -> Result<PoolState, Problem> {
+    let drain = spec.drain.clone().unwrap_or_default();
+    Ok(match spec.state {
+        herald_api::PoolState::Active => PoolState::Active,
+        herald_api::PoolState::Disabled => PoolState::Disabled,
+        herald_api::PoolState::Draining => PoolState::Draining {
+            interval: length(drain.interval.as_deref(), DRAIN_INTERVAL)?,
+            overlap: length(drain.overlap.as_deref(), DRAIN_OVERLAP)?,
+        },
+    })
+}
+
+fn reservations(spec: &IPAddressPoolSpec) -> Result<Vec<Reservation>, Problem> {
+    let mut all = Vec::new();
+    for reservation in &spec.reservations {
+        for text in &reservation.addresses {
+            let address = text.parse().map_err(|_| {
+                let error = format!("{text:?} in spec.reservations is no IP address");
+                left_out("InvalidReservation", error)
+            })?;
+            all.push(Reservation {
+                address,
+                service: ServiceKey::new(&reservation.namespace, &reservation.name),
+            });
+        }
+    }
+    Ok(all)
 }
 
 /// `serviceAllocation`: the namespace by name or by label, and the Service by
@@ -97,12 +160,15 @@ fn admits(allocation: &ServiceAllocation, service: &ServiceRequest) -> bool {
 }
 
 /// Keeps the status of pools and the metrics of their use.
+#[derive(Clone)]
 pub(crate) struct PoolKeeper {
     client: Client,
     namespace: String,
     writer: Writer,
     metrics: Arc<Metrics>,
     problems: BTreeMap<String, Problem>,
+    /// What was given to the provider last: uid and generation by name.
+    fed: BTreeMap<String, (Option<String>, Option<i64>)>,
 }
 
 impl PoolKeeper {
@@ -118,14 +184,41 @@ impl PoolKeeper {
             writer,
             metrics,
             problems: BTreeMap::new(),
+            fed: BTreeMap::new(),
         }
     }
 
-    /// Gives the pools to the provider.
-    pub(crate) fn feed(&mut self, objects: &[Arc<IPAddressPool>], addresses: &dyn AddressPools) {
+    /// Gives the pools to the provider, if they are others than before: a pool's
+    /// status, which we write ourselves, changes nothing. Says whether they are.
+    pub(crate) fn feed(
+        &mut self,
+        objects: &[Arc<IPAddressPool>],
+        addresses: &dyn AddressPools,
+    ) -> bool {
+        let fed: BTreeMap<_, _> = objects
+            .iter()
+            .filter(|object| object.metadata.deletion_timestamp.is_none())
+            .map(|object| {
+                let version = (object.uid(), object.metadata.generation);
+                (object.name_any(), version)
+            })
+            .collect();
+        if fed == self.fed {
+            return false;
+        }
+        self.fed = fed;
         let (pools, problems) = parse(objects);
         addresses.set_pools(pools);
         self.problems = problems;
+        true
+    }
+
+    /// Tells the provider which addresses were given back not long ago, as the
+    /// statuses of pools say.
+    pub(crate) fn restore(objects: &[Arc<IPAddressPool>], addresses: &dyn AddressPools) {
+        let statuses = objects.iter().filter_map(|object| object.status.as_ref());
+        let resting: Vec<(IpAddr, SystemTime)> = statuses.flat_map(pool_status::resting).collect();
+        addresses.restore(&resting);
     }
 
     /// Writes the status of every pool whose status differs, and says whether
@@ -135,20 +228,23 @@ impl PoolKeeper {
         objects: &[Arc<IPAddressPool>],
         addresses: &dyn AddressPools,
     ) -> bool {
-        let usage: BTreeMap<String, Usage> = addresses.usage().into_iter().collect();
-        self.measure(&usage);
+        let reports: BTreeMap<String, PoolReport> = addresses
+            .reports()
+            .into_iter()
+            .map(|report| (report.pool.clone(), report))
+            .collect();
+        self.measure(&reports);
         let mut done = true;
         for object in objects {
             let name = object.name_any();
-            let used = usage.get(&name).copied().unwrap_or_default();
             let problem = self.problems.get(&name).cloned().or_else(|| {
                 let refusal = addresses.refusal(&name)?;
                 Some(Problem {
-                    reason: "Overlap",
+                    reason: refusal.reason(),
                     message: refusal.to_string(),
                 })
             });
-            match self.write_one(object, used, problem).await {
+            match self.write_one(object, reports.get(&name), problem).await {
                 Ok(()) => {}
                 Err(WriteError::Fenced | WriteError::Stale) => done = false,
                 Err(WriteError::Api(error)) => {
@@ -163,59 +259,42 @@ impl PoolKeeper {
     async fn write_one(
         &self,
         object: &IPAddressPool,
-        usage: Usage,
+        report: Option<&PoolReport>,
         problem: Option<Problem>,
     ) -> Result<(), WriteError> {
-        let number = |count: u128| i64::try_from(count).unwrap_or(i64::MAX);
-        let mut status = object.status.clone().unwrap_or_default();
-        status.assigned_ipv4 = number(usage.assigned_v4);
-        status.assigned_ipv6 = number(usage.assigned_v6);
-        status.available_ipv4 = number(usage.available_v4);
-        status.available_ipv6 = number(usage.available_v6);
-        let condition = Condition {
-            type_: CONDITION_VALID.into(),
-            status: if problem.is_none() { "True" } else { "False" }.into(),
-            observed_generation: object.metadata.generation,
-            last_transition_time: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-            reason: problem
-                .as_ref()
-                .map_or("Accepted", |problem| problem.reason)
-                .into(),
-            message: problem
-                .as_ref()
-                .map(|problem| problem.message.clone())
-                .unwrap_or_default(),
-        };
-        let before = status
-            .conditions
-            .iter()
-            .find(|c| c.type_ == CONDITION_VALID)
-            .cloned();
-        set_condition(&mut status.conditions, condition.clone());
-        if object.status.as_ref() == Some(&status) {
+        let status = pool_status::status(object, report, problem.as_ref());
+        let before = object.status.as_ref();
+        if before == Some(&status) {
             return Ok(());
         }
         let api: Api<IPAddressPool> = Api::namespaced(self.client.clone(), &self.namespace);
-        let patch = json!({
-            "metadata": {"resourceVersion": object.resource_version()},
-            "status": status,
-        });
+        let version = object.resource_version();
+        let patch = pool_status::patch(version.as_deref(), &status);
         self.writer.status(&api, object, &patch).await?;
-        let news = before.is_none_or(|before| {
-            before.reason != condition.reason || before.message != condition.message
-        });
-        if let (true, Some(problem)) = (news, problem) {
+        // What is wrong is worth an event when it is new.
+        if let Some(problem) = problem
+            && !before.is_some_and(|before| {
+                let mut conditions = before.conditions.iter();
+                conditions.any(|c| c.reason == problem.reason && c.message == problem.message)
+            })
+        {
             let about = object.object_ref(&());
             self.writer
-                .event(&about, true, problem.reason, &problem.message)
-                .await;
+                .event(&about, true, problem.reason, &problem.message);
         }
         Ok(())
     }
 
-    fn measure(&self, usage: &BTreeMap<String, Usage>) {
+    fn measure(&self, reports: &BTreeMap<String, PoolReport>) {
         self.metrics.pool_addresses.clear();
-        for (pool, usage) in usage {
+        self.metrics.pool_waiting.clear();
+        for (pool, report) in reports {
+            let usage = report.usage;
+            let name = PoolName { pool: pool.clone() };
+            self.metrics
+                .pool_waiting
+                .get_or_create(&name)
+                .set(i64::try_from(report.waiting.len()).unwrap_or(i64::MAX));
             for (family, state, count) in [
                 ("IPv4", "assigned", usage.assigned_v4),
                 ("IPv4", "available", usage.available_v4),
@@ -241,7 +320,7 @@ mod tests {
     use super::*;
 
     fn object(name: &str, addresses: &[&str]) -> Arc<IPAddressPool> {
-        let spec = herald_api::IPAddressPoolSpec {
+        let spec = IPAddressPoolSpec {
             addresses: addresses.iter().map(|text| (*text).to_owned()).collect(),
             auto_assign: true,
             ..Default::default()
@@ -262,5 +341,47 @@ mod tests {
             "{}",
             problems["bad"].message
         );
+    }
+
+    #[test]
+    fn every_field_of_a_pool_is_read() {
+        let mut odd = object("odd", &["192.0.2.0/24"]);
+        let spec = &mut Arc::make_mut(&mut odd).spec;
+        spec.excluded_addresses = vec!["192.0.2.7".into(), "192.0.2.64/26".into()];
+        spec.selection = PoolSelection::Random;
+        spec.reuse_after = Some("1h".into());
+        spec.state = herald_api::PoolState::Draining;
+        spec.drain = Some(herald_api::PoolDrain {
+            interval: Some("1s".into()),
+            overlap: None,
+        });
+        spec.limits = Some(herald_api::PoolLimits {
+            addresses_per_namespace: Some(2),
+            services_per_namespace: None,
+        });
+        spec.reservations = vec![herald_api::PoolReservation {
+            namespace: "shop".into(),
+            name: "web".into(),
+            addresses: vec!["192.0.2.9".into()],
+        }];
+        let (pools, problems) = parse(&[odd.clone()]);
+        assert!(problems.is_empty(), "{problems:?}");
+        let pool = &pools[0];
+        assert_eq!(pool.excluded.len(), 2);
+        assert_eq!(pool.selection, Selection::Random);
+        assert_eq!(pool.reuse_after, Duration::from_hours(1));
+        assert_eq!(
+            pool.state,
+            PoolState::Draining {
+                interval: Duration::from_secs(1),
+                overlap: DRAIN_OVERLAP
+            }
+        );
+        assert_eq!(pool.limits.addresses, Some(2));
+        assert_eq!(pool.reservations[0].service, ServiceKey::new("shop", "web"));
+        let spec = &mut Arc::make_mut(&mut odd).spec;
+        spec.reuse_after = Some("soon".into());
+        let (_, problems) = parse(&[odd]);
+        assert_eq!(problems["odd"].reason, "InvalidPeriod");
     }
 }

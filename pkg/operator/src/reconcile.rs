@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use herald_api::convert;
-use herald_api::names::{ANNOTATION_DRY_RUN, FINALIZER};
+use herald_api::names::{
+    ANNOTATION_DRY_RUN, CLASS_AWS_NLB, CLASS_BARE_METAL, CLASS_FAKE, FINALIZER,
+};
 use herald_core::{Backend, Node, ServiceKey, ServiceReference, ServiceRequest};
 use herald_provider::{Desired, DynProvider, Outcome, PodHealth, ProviderError, Status, Warning};
 use k8s_openapi::api::core::v1 as core_v1;
@@ -19,8 +21,8 @@ use crate::metrics::{Metrics, ReasonLabel};
 use crate::writer::{WriteError, Writer};
 use crate::{endpoints, gates, request};
 
-/// A provider that is slow without saying how long it takes is asked again
-/// after this long at the latest.
+/// A Service that changed under two attempts in a row is looked at again after this
+/// long.
 const STALE_RETRY: Duration = Duration::from_millis(20);
 /// No event tells that a pod's containers became ready while its readiness gate is
 /// shut: it is asked for this often while there is such a pod.
@@ -28,6 +30,9 @@ const GATE_POLL: Duration = Duration::from_secs(5);
 /// Services that another one refers to are not followed, unless they are load
 /// balancers too: their ports are read this often.
 const REFERENCE_POLL: Duration = Duration::from_mins(1);
+
+/// Every class of Herald's.
+const CLASSES: [&str; 3] = [CLASS_BARE_METAL, CLASS_AWS_NLB, CLASS_FAKE];
 
 /// What every worker reads.
 pub(crate) struct Context {
@@ -37,6 +42,8 @@ pub(crate) struct Context {
     pub(crate) endpoints: Option<Store<EndpointSlice>>,
     pub(crate) providers: Vec<Arc<dyn DynProvider>>,
     pub(crate) default_provider: Option<String>,
+    /// Whether other operators serve the classes that this one does not.
+    pub(crate) other_operators: bool,
     pub(crate) dry_run: bool,
     pub(crate) writer: Writer,
     pub(crate) metrics: Arc<Metrics>,
@@ -99,8 +106,10 @@ pub(crate) enum Next {
     Done(Option<Duration>),
     /// After a back-off, or after this long.
     Failed(Option<Duration>),
-    /// At once: the object changed under us.
+    /// At once: the object changed by us.
     Again,
+    /// At once, from the API: the object changed under us.
+    Stale,
 }
 
 /// Whose a Service is.
@@ -108,6 +117,9 @@ enum Owner<'a> {
     Provider(&'a Arc<dyn DynProvider>),
     /// A class of ours that nobody serves.
     UnknownClass(String),
+    /// Another operator of Herald's: what it says on the Service is not ours to
+    /// take away.
+    OtherOperator,
     /// Not a load balancer, on its way out, or another controller's.
     Nobody,
 }
@@ -123,8 +135,15 @@ impl Context {
             released: false,
             next: Next::Done(None),
         };
-        if let Err(next) = self.attempt(&mut report).await {
-            report.next = next;
+        let mut ended = self.attempt(&mut report, false).await;
+        if matches!(ended, Err(Next::Stale)) {
+            // The store may not have heard of it yet.
+            ended = self.attempt(&mut report, true).await;
+        }
+        match ended {
+            Ok(()) => {}
+            Err(Next::Stale) => report.next = Next::Done(Some(STALE_RETRY)),
+            Err(next) => report.next = next,
         }
         self.metrics
             .reconcile_seconds
@@ -132,8 +151,13 @@ impl Context {
         report
     }
 
-    async fn attempt(&self, report: &mut Report) -> Result<(), Next> {
-        let service = self.find(&report.key).await?;
+    /// `fresh`: not from the store, but from the API.
+    async fn attempt(&self, report: &mut Report, fresh: bool) -> Result<(), Next> {
+        let service = if fresh {
+            self.read(&report.key).await?
+        } else {
+            self.find(&report.key).await?
+        };
         let owner = service
             .as_ref()
             .map_or(Owner::Nobody, |service| self.owner(service));
@@ -142,6 +166,7 @@ impl Context {
             return Ok(());
         };
         match owner {
+            Owner::OtherOperator => self.hand_over(&service).await,
             Owner::Nobody => self.forget(&service).await,
             Owner::UnknownClass(class) => {
                 let known: Vec<&str> = self
@@ -172,6 +197,10 @@ impl Context {
         if let Some(service) = self.services.get(&reference) {
             return Ok(Some((*service).clone()));
         }
+        self.read(key).await
+    }
+
+    async fn read(&self, key: &ServiceKey) -> Result<Option<Service>, Next> {
         self.writer
             .get(&key.namespace, &key.name)
             .await
@@ -196,7 +225,7 @@ impl Context {
                 .find(|provider| matches(provider.as_ref()))
         };
         let provider = match &spec.load_balancer_class {
-            Some(class) => find(&|provider| provider.class() == class),
+            Some(class) => find(&|provider| provider.serves(class)),
             None => self
                 .default_provider
                 .as_ref()
@@ -204,6 +233,10 @@ impl Context {
         };
         match (provider, &spec.load_balancer_class) {
             (Some(provider), _) => Owner::Provider(provider),
+            (None, Some(class)) if self.other_operators && CLASSES.contains(&class.as_str()) => {
+                Owner::OtherOperator
+            }
+            (None, None) if self.other_operators => Owner::OtherOperator,
             (None, Some(class)) if class.starts_with("herald.dev/") => {
                 Owner::UnknownClass(class.clone())
             }
@@ -215,7 +248,7 @@ impl Context {
     pub(crate) fn provider_name(&self, service: &Service) -> Option<&'static str> {
         match self.owner(service) {
             Owner::Provider(provider) => Some(provider.name()),
-            Owner::UnknownClass(_) | Owner::Nobody => None,
+            Owner::UnknownClass(_) | Owner::OtherOperator | Owner::Nobody => None,
         }
     }
 
@@ -297,6 +330,23 @@ impl Context {
         }
     }
 
+    /// A Service that may have been ours, and is another operator's now. The finalizer
+    /// stays for one that makes things outside too.
+    async fn hand_over(&self, service: &Service) -> Result<(), Next> {
+        let class = service
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.load_balancer_class.as_deref());
+        if class != Some(CLASS_BARE_METAL) || !self.providers.iter().any(|p| p.external()) {
+            return Ok(());
+        }
+        self.writer
+            .finalizer(service, false)
+            .await
+            .map(drop)
+            .map_err(|error| written(service, error))
+    }
+
     /// Takes our marks off a Service that is not ours.
     async fn forget(&self, service: &Service) -> Result<(), Next> {
         if service.metadata.deletion_timestamp.is_none()
@@ -311,8 +361,13 @@ impl Context {
                 return Err(Next::Again);
             }
         }
+        // What it stands for is outside, and only who makes such things can tell
+        // whether any is left.
+        if self.other_operators && !self.providers.iter().any(|provider| provider.external()) {
+            return Ok(());
+        }
         self.writer
-            .finalizer(service, false)
+            .finalizer(service, None)
             .await
             .map(drop)
             .map_err(|error| written(service, error))
@@ -341,7 +396,10 @@ impl Context {
         let mut service = service;
         if provider.external() && !dry_run && !has_finalizer(&service) {
             // Before anything is made outside.
-            let marked = self.writer.finalizer(&service, true).await;
+            let marked = self
+                .writer
+                .finalizer(&service, Some(provider.replaced_finalizers()))
+                .await;
             match marked.map_err(|error| written(&service, error))? {
                 Some(marked) => service = marked,
                 None => return Err(Next::Again),
@@ -353,11 +411,24 @@ impl Context {
             depends: depends(provider.as_ref(), &request),
         });
         let current = request.ingress.clone();
-        let warnings = provider.warnings(&request);
         let backing = self.backing(&service, &request, provider.as_ref()).await?;
         let (gate, pods) = (backing.gate, backing.pods);
-        let desired = self.desired(request, backing.endpoints, backing.references);
-        let verdict = match self.drive(provider.as_ref(), &desired, dry_run).await {
+        let desired = self.desired(
+            provider.as_ref(),
+            request,
+            backing.endpoints,
+            backing.references,
+        );
+        let outcome = self.drive(provider.as_ref(), &desired, dry_run).await;
+        for news in provider.news(desired.uid()) {
+            let about = service.object_ref(&());
+            self.writer.event(&about, true, news.reason, &news.message);
+        }
+        let warnings = match &desired {
+            Desired::Present { service, .. } => provider.warnings(service),
+            Desired::Absent { .. } => Vec::new(),
+        };
+        let verdict = match outcome {
             Outcome::Settled(status) => {
                 let recheck = match &gate {
                     Some(gate) => {
@@ -545,17 +616,17 @@ impl Context {
 
     fn desired(
         &self,
+        provider: &dyn DynProvider,
         service: ServiceRequest,
         endpoints: Vec<Backend>,
         references: Vec<ServiceReference>,
     ) -> Desired {
-        let mut nodes: Vec<Node> = self
-            .nodes
-            .state()
-            .iter()
-            .map(|node| convert::node(node))
-            .collect();
-        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut nodes: Vec<Node> = Vec::new();
+        // Who serves from inside the cluster has no use for nodes, and they are many.
+        if provider.external() {
+            nodes.extend(self.nodes.state().iter().map(|node| convert::node(node)));
+            nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        }
         Desired::Present {
             service,
             nodes,
@@ -631,19 +702,20 @@ impl Context {
         let about = service.object_ref(&());
         for warning in &change.warnings {
             self.writer
-                .event(&about, true, warning.reason, &warning.message)
-                .await;
+                .event(&about, true, warning.reason, &warning.message);
         }
         if change.news {
             let warning = !verdict.ready && !matches!(verdict.reason, "Provisioning" | "DryRun");
             self.writer
-                .event(&about, warning, verdict.reason, &verdict.message)
-                .await;
+                .event(&about, warning, verdict.reason, &verdict.message);
         }
         Ok(())
     }
 
-    fn namespace_labels(&self, service: &Service) -> std::collections::BTreeMap<String, String> {
+    pub(crate) fn namespace_labels(
+        &self,
+        service: &Service,
+    ) -> std::collections::BTreeMap<String, String> {
         let reference = ObjectRef::new(&service.namespace().unwrap_or_default());
         self.namespaces
             .get(&reference)
@@ -675,7 +747,7 @@ fn verdict_of(status: Status, warnings: Vec<Warning>) -> Verdict {
 /// What a failed write means for the next look.
 fn written(service: &Service, error: WriteError) -> Next {
     match error {
-        WriteError::Stale => Next::Done(Some(STALE_RETRY)),
+        WriteError::Stale => Next::Stale,
         WriteError::Fenced => Next::Failed(None),
         WriteError::Api(error) => {
             tracing::warn!(

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use herald_api::convert;
 use herald_api::names::{
-    ANNOTATION_ADDRESS_POOL, ANNOTATION_LOAD_BALANCER_IPS, ANNOTATION_METALLB_ADDRESS_POOL,
+    ANNOTATION_ADDRESS_POOL, ANNOTATION_ALLOW_SHARED_IP, ANNOTATION_LOAD_BALANCER_IPS,
+    ANNOTATION_METALLB_ADDRESS_POOL, ANNOTATION_METALLB_ALLOW_SHARED_IP,
     ANNOTATION_METALLB_LOAD_BALANCER_IPS,
 };
 use herald_core::{
@@ -37,12 +38,53 @@ pub(crate) fn parse(
     namespace_labels: BTreeMap<String, String>,
 ) -> Result<ServiceRequest, InvalidRequest> {
     let spec = service.spec.clone().unwrap_or_default();
-    let requested_pool = one_of(
+    let pools = one_of(
         service,
         [ANNOTATION_ADDRESS_POOL, ANNOTATION_METALLB_ADDRESS_POOL],
-    )?
-    .map(|(_, pool)| pool.to_owned());
+    )?;
+    let sharing = one_of(
+        service,
+        [
+            ANNOTATION_ALLOW_SHARED_IP,
+            ANNOTATION_METALLB_ALLOW_SHARED_IP,
+        ],
+    )?;
     Ok(ServiceRequest {
+        requested_addresses: requested_addresses(service, &spec)?,
+        requested_pools: pools.map_or_else(Vec::new, |(_, names)| listed(names)),
+        sharing_key: sharing
+            .map(|(_, key)| key.to_owned())
+            .filter(|key| !key.is_empty()),
+        ..plain(service, namespace_labels)
+    })
+}
+
+/// What a Service is, as far as that matters for the addresses that it has; for one
+/// that contradicts itself too.
+pub(crate) fn holder(
+    service: &Service,
+    namespace_labels: BTreeMap<String, String>,
+) -> ServiceRequest {
+    parse(service, namespace_labels.clone()).unwrap_or_else(|_| {
+        let key = |name| {
+            service
+                .annotations()
+                .get(name)
+                .filter(|key| !key.is_empty())
+        };
+        ServiceRequest {
+            sharing_key: key(ANNOTATION_ALLOW_SHARED_IP)
+                .or_else(|| key(ANNOTATION_METALLB_ALLOW_SHARED_IP))
+                .cloned(),
+            ..plain(service, namespace_labels)
+        }
+    })
+}
+
+/// Without what is asked for in particular.
+fn plain(service: &Service, namespace_labels: BTreeMap<String, String>) -> ServiceRequest {
+    let spec = service.spec.clone().unwrap_or_default();
+    ServiceRequest {
         key: key_of(service),
         uid: service.uid().unwrap_or_default(),
         labels: service.labels().clone(),
@@ -54,14 +96,25 @@ pub(crate) fn parse(
             Some("RequireDualStack") => IpFamilyPolicy::RequireDualStack,
             _ => IpFamilyPolicy::SingleStack,
         },
-        requested_addresses: requested_addresses(service, &spec)?,
-        requested_pool,
+        requested_addresses: Vec::new(),
+        requested_pools: Vec::new(),
+        sharing_key: None,
+        selector: spec.selector.clone().unwrap_or_default(),
         ports: ports(&spec),
         traffic_policy: convert::traffic_policy(&spec),
         health_check_node_port: health_check_node_port(&spec),
         source_ranges: spec.load_balancer_source_ranges.unwrap_or_default(),
         ingress: current(service),
-    })
+    }
+}
+
+/// The words of a list that is separated by commas.
+fn listed(text: &str) -> Vec<String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 pub(crate) fn health_check_node_port(spec: &ServiceSpec) -> Option<u16> {
@@ -274,6 +327,31 @@ mod tests {
         let same = json!({"herald.dev/loadBalancerIPs": "192.0.2.1"});
         assert!(requested(&same, &json!({"loadBalancerIP": "192.0.2.1"})).is_ok());
         assert!(requested(&same, &json!({"loadBalancerIP": "192.0.2.2"})).is_err());
+    }
+
+    #[test]
+    fn keys_of_sharing_are_read_in_both_spellings() {
+        let key = |annotations: serde_json::Value| {
+            parse(&service(&annotations, &json!({})), BTreeMap::new()).map(|r| r.sharing_key)
+        };
+        for name in ["herald.dev/allow-shared-ip", "metallb.io/allow-shared-ip"] {
+            assert_eq!(key(json!({name: "web"})), Ok(Some("web".into())));
+            assert_eq!(key(json!({name: ""})), Ok(None));
+        }
+        let both = json!({
+            "herald.dev/allow-shared-ip": "a", "metallb.io/allow-shared-ip": "b",
+        });
+        assert!(key(both.clone()).is_err());
+        // What it holds it holds all the same.
+        let held = holder(&service(&both, &json!({})), BTreeMap::new());
+        assert_eq!(held.sharing_key.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn several_pools_are_a_list() {
+        let two = json!({"herald.dev/address-pool": "a, b"});
+        let request = parse(&service(&two, &json!({})), BTreeMap::new()).unwrap();
+        assert_eq!(request.requested_pools, ["a", "b"]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use herald_api::{IPAddressPool, Retry};
 use herald_core::ServiceKey;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::api::ListParams;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -28,6 +30,8 @@ pub(crate) enum Change {
     Namespaces,
     /// Endpoints of a Service.
     Endpoints(ServiceKey),
+    /// The ranges of cluster IPs.
+    ServiceCidrs,
 }
 
 /// What the operator knows of the cluster.
@@ -38,7 +42,11 @@ pub(crate) struct Stores {
     pub(crate) namespaces: Store<Namespace>,
     /// Only where a provider needs them.
     pub(crate) endpoints: Option<Store<EndpointSlice>>,
+    /// The ranges of cluster IPs, where pools are served and the cluster has such
+    /// objects (since Kubernetes 1.33).
+    pub(crate) service_cidrs: Option<Store<ServiceCIDR>>,
     pub(crate) changes: mpsc::UnboundedReceiver<Change>,
+    sender: mpsc::UnboundedSender<Change>,
 }
 
 impl Stores {
@@ -99,8 +107,35 @@ impl Stores {
             nodes,
             namespaces,
             endpoints,
+            service_cidrs: None,
             changes,
+            sender,
         }
+    }
+
+    /// Takes changes and forgets them, for ever: nobody else does while this replica
+    /// does not lead, and they must not pile up.
+    pub(crate) async fn forget_changes(&mut self) {
+        while self.changes.recv().await.is_some() {}
+        std::future::pending::<()>().await;
+    }
+
+    /// Starts following the ranges of cluster IPs, if the cluster tells them.
+    pub(crate) async fn follow_service_cidrs(&mut self, client: &Client) {
+        let api: Api<ServiceCIDR> = Api::all(client.clone());
+        if let Err(kube::Error::Api(status)) = api.list(&ListParams::default().limit(1)).await
+            && matches!(status.code, 403 | 404)
+        {
+            tracing::info!(
+                message = status.message,
+                "this cluster does not tell its ranges of ClusterIPs; name them with --service-cidr"
+            );
+            return;
+        }
+        let all = watcher::Config::default();
+        self.service_cidrs = Some(follow(api, all, &self.sender, |event| {
+            settled(event).then_some(Change::ServiceCidrs)
+        }));
     }
 
     /// Returns when every list has been complete once.
@@ -114,6 +149,9 @@ impl Stores {
         );
         if let Some(endpoints) = &self.endpoints {
             let _ = endpoints.wait_until_ready().await;
+        }
+        if let Some(service_cidrs) = &self.service_cidrs {
+            let _ = service_cidrs.wait_until_ready().await;
         }
     }
 }

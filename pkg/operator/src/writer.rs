@@ -6,7 +6,6 @@ use std::sync::Arc;
 use herald_api::names::{FIELD_MANAGER, FINALIZER};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,6 +13,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::conditions::StatusChange;
+use crate::events::Desk;
 use crate::lease::Fence;
 use crate::metrics::Metrics;
 
@@ -43,29 +43,35 @@ impl From<kube::Error> for WriteError {
 /// Writes statuses, finalizers and events.
 #[derive(Clone)]
 pub(crate) struct Writer {
-    client: Client,
+    /// Reads.
+    reads: Client,
+    /// Whose connections ask the fence too.
+    writes: Client,
     fence: Fence,
-    recorder: Recorder,
+    events: Desk,
     metrics: Arc<Metrics>,
 }
 
 impl Writer {
-    pub(crate) fn new(
-        client: Client,
+    pub(crate) const fn new(
+        reads: Client,
+        writes: Client,
         fence: Fence,
-        instance: String,
+        events: Desk,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let reporter = Reporter {
-            controller: FIELD_MANAGER.into(),
-            instance: Some(instance),
-        };
         Self {
-            recorder: Recorder::new(client.clone(), reporter),
-            client,
+            reads,
+            writes,
             fence,
+            events,
             metrics,
         }
+    }
+
+    /// The client for writes.
+    pub(crate) fn client(&self) -> Client {
+        self.writes.clone()
     }
 
     /// Whether a write may begin now.
@@ -78,9 +84,8 @@ impl Writer {
     }
 
     /// Makes a write, if one may begin now, and gives it up when the lease may
-    /// have ended: the client tries again by itself where the API server is
-    /// slow, and none of these tries may come after the next leader has looked.
-    async fn fenced<T>(
+    /// have ended.
+    pub(crate) async fn fenced<T>(
         &self,
         write: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, WriteError> {
@@ -121,16 +126,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Puts our finalizer on a Service, or takes it off; returns the Service as
+    /// Puts our finalizer on a Service, in the place of those that it replaces, or
+    /// takes it off; returns the Service as
     /// it is then, or none where there was nothing to do.
     pub(crate) async fn finalizer(
         &self,
         service: &Service,
-        wanted: bool,
+        instead_of: Option<&[&str]>,
     ) -> Result<Option<Service>, WriteError> {
         let mut finalizers = service.finalizers().to_vec();
         finalizers.retain(|finalizer| finalizer != FINALIZER);
-        if wanted {
+        if let Some(replaced) = instead_of {
+            finalizers.retain(|finalizer| !replaced.contains(&finalizer.as_str()));
             finalizers.push(FINALIZER.into());
         }
         if finalizers == service.finalizers() {
@@ -170,7 +177,7 @@ impl Writer {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Service>, kube::Error> {
-        Api::<Service>::namespaced(self.client.clone(), namespace)
+        Api::<Service>::namespaced(self.reads.clone(), namespace)
             .get_opt(name)
             .await
     }
@@ -183,14 +190,14 @@ impl Writer {
         selector: &str,
     ) -> Result<Vec<Pod>, kube::Error> {
         let parameters = ListParams::default().labels(selector).match_any();
-        let api = Api::<Pod>::namespaced(self.client.clone(), namespace);
+        let api = Api::<Pod>::namespaced(self.reads.clone(), namespace);
         Ok(api.list(&parameters).await?.items)
     }
 
     /// Changes conditions of a pod, by their type.
     pub(crate) async fn pod_conditions(&self, pod: &Pod, patch: &Value) -> Result<(), WriteError> {
         let namespace = pod.namespace().unwrap_or_default();
-        let api = Api::<Pod>::namespaced(self.client.clone(), &namespace);
+        let api = Api::<Pod>::namespaced(self.writes.clone(), &namespace);
         let parameters = PatchParams {
             field_manager: Some(FIELD_MANAGER.into()),
             ..Default::default()
@@ -201,38 +208,22 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes an event about an object. That it could not be written is no
-    /// reason to stop.
-    pub(crate) async fn event(
+    /// Leaves an event about an object to be written, if one may be now.
+    pub(crate) fn event(
         &self,
         about: &ObjectReference,
         warning: bool,
         reason: &str,
         message: &str,
     ) {
-        if self.check().is_err() {
-            return;
-        }
-        let event = Event {
-            type_: if warning {
-                EventType::Warning
-            } else {
-                EventType::Normal
-            },
-            reason: reason.to_owned(),
-            // Longer notes are refused (events.k8s.io/v1: 1 kB).
-            note: Some(message.chars().take(1000).collect()),
-            action: "Reconcile".into(),
-            secondary: None,
-        };
-        if let Err(error) = self.recorder.publish(&event, about).await {
-            tracing::debug!(reason, %error, "an event was not written");
+        if self.check().is_ok() {
+            self.events.leave(about.clone(), warning, reason, message);
         }
     }
 
     fn services(&self, service: &Service) -> Api<Service> {
         Api::namespaced(
-            self.client.clone(),
+            self.writes.clone(),
             &service.namespace().unwrap_or_default(),
         )
     }

@@ -30,6 +30,10 @@ pub trait DynProvider: Send + Sync + 'static {
     fn name(&self) -> &'static str;
     /// See [`Provider::class`].
     fn class(&self) -> &'static str;
+    /// See [`Provider::serves`].
+    fn serves(&self, class: &str) -> bool;
+    /// See [`Provider::replaced_finalizers`].
+    fn replaced_finalizers(&self) -> &'static [&'static str];
     /// See [`Provider::external`].
     fn external(&self) -> bool;
     /// See [`Provider::follows_endpoints`].
@@ -42,6 +46,8 @@ pub trait DynProvider: Send + Sync + 'static {
     fn readiness_gate(&self, service: &ServiceRequest) -> Option<String>;
     /// See [`Provider::warnings`].
     fn warnings(&self, service: &ServiceRequest) -> Vec<Warning>;
+    /// See [`Provider::news`].
+    fn news(&self, uid: &str) -> Vec<Warning>;
     /// Observes, plans and applies until there is nothing left to do. `fence`
     /// is asked before each action: an error stops the run (the leader lease
     /// is gone, or the process ends). With `dry_run` nothing is applied.
@@ -61,6 +67,14 @@ impl<P: Provider> DynProvider for P {
 
     fn class(&self) -> &'static str {
         Provider::class(self)
+    }
+
+    fn serves(&self, class: &str) -> bool {
+        Provider::serves(self, class)
+    }
+
+    fn replaced_finalizers(&self) -> &'static [&'static str] {
+        Provider::replaced_finalizers(self)
     }
 
     fn external(&self) -> bool {
@@ -85,6 +99,10 @@ impl<P: Provider> DynProvider for P {
 
     fn warnings(&self, service: &ServiceRequest) -> Vec<Warning> {
         Provider::warnings(self, service)
+    }
+
+    fn news(&self, uid: &str) -> Vec<Warning> {
+        Provider::news(self, uid)
     }
 
     async fn reconcile(

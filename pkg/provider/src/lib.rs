@@ -177,6 +177,18 @@ pub trait Provider: Send + Sync + 'static {
     /// The loadBalancerClass it serves, such as `herald.dev/bare-metal`.
     fn class(&self) -> &'static str;
 
+    /// Whether it serves Services of this class: its own, and those of another
+    /// implementation in whose place it was put.
+    fn serves(&self, class: &str) -> bool {
+        class == self.class()
+    }
+
+    /// Finalizers of implementations in whose place it was put: they give way to
+    /// `herald.dev/cleanup`, as nobody else would ever take them off.
+    fn replaced_finalizers(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Whether it makes things outside the cluster, so that a Service needs
     /// the finalizer `herald.dev/cleanup`.
     fn external(&self) -> bool;
@@ -209,6 +221,14 @@ pub trait Provider: Send + Sync + 'static {
     /// What is odd about a request, although it is served.
     fn warnings(&self, service: &ServiceRequest) -> Vec<Warning> {
         let _ = service;
+        Vec::new()
+    }
+
+    /// What has happened to a Service's load balancer that its user should hear of, such
+    /// as a change by others that was put right. Each is returned once; it becomes an
+    /// event.
+    fn news(&self, uid: &str) -> Vec<Warning> {
+        let _ = uid;
         Vec::new()
     }
 

@@ -258,6 +258,18 @@ pub enum Step {
         /// Its target groups, in the order of its forward action.
         groups: Vec<Named>,
     },
+    /// Changes a listener's target groups and their weights while it passes from one to
+    /// another.
+    HandOver {
+        /// Of which load balancer.
+        load_balancer: Named,
+        /// The listener's ARN.
+        arn: String,
+        /// What it is meanwhile.
+        spec: Box<Listener>,
+        /// Its target groups, in the order of its forward action.
+        groups: Vec<Named>,
+    },
     /// Changes a listener's attributes.
     SetListenerAttributes {
         /// Of which load balancer.
@@ -348,10 +360,22 @@ impl Step {
                 | Self::SetTargetGroupAttributes { .. }
                 | Self::CreateListener { .. }
                 | Self::ModifyListener { .. }
+                | Self::HandOver { .. }
                 | Self::SetListenerAttributes { .. }
                 | Self::AddCertificates { .. }
                 | Self::RemoveCertificates { .. }
                 | Self::DeleteListener { .. }
+        )
+    }
+
+    /// Whether it only writes down how far things are.
+    pub const fn is_record(&self) -> bool {
+        matches!(
+            self,
+            Self::ClearRecord { .. }
+                | Self::WriteRecord { .. }
+                | Self::ClearNodes { .. }
+                | Self::WriteNodes { .. }
         )
     }
 
@@ -514,6 +538,24 @@ impl fmt::Display for Step {
                 "change listener {} of load balancer {load_balancer} to {spec}",
                 spec.port
             ),
+            Self::HandOver {
+                load_balancer,
+                spec,
+                groups,
+                ..
+            } => {
+                write!(
+                    f,
+                    "hand over listener {} of load balancer {load_balancer} between target groups:",
+                    spec.port
+                )?;
+                let weights = spec.forward.targets.iter().map(|target| target.weight);
+                for (index, (group, weight)) in groups.iter().zip(weights).enumerate() {
+                    let comma = if index > 0 { "," } else { "" };
+                    write!(f, "{comma} {group} at weight {}", weight.unwrap_or(1))?;
+                }
+                Ok(())
+            }
             Self::SetListenerAttributes {
                 load_balancer,
                 port,

@@ -133,6 +133,7 @@ impl Shared {
                 .map(|group| group.arn.clone())
                 .collect()
         };
+        let mut tags = self.client.tags(caller, &arns).await?;
         let mut groups = Vec::new();
         for arn in arns {
             let attributes = self.client.target_group_attributes(caller, &arn).await?;
@@ -145,6 +146,11 @@ impl Shared {
         self.forwards(arn);
         let mut account = self.account();
         for (arn, attributes, targets) in groups {
+            if let Some(tags) = tags.remove(&arn) {
+                account
+                    .target_groups
+                    .learnt(&arn, |group| group.tags = Some(tags));
+            }
             let detail = account.target_group_details.entry(arn).or_default();
             detail.attributes = Some(attributes);
             detail.targets = Some(targets);
@@ -247,7 +253,8 @@ impl Shared {
         let health = self.client.target_health(caller, arn).await?;
         Ok(health
             .into_iter()
-            .filter(|target| !target.state.contains("draining"))
+            // `unhealthy.draining` is registered all the same.
+            .filter(|target| target.state != "draining")
             .map(|target| target.target)
             .collect())
     }

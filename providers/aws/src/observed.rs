@@ -6,10 +6,11 @@ use std::time::Duration;
 use herald_core::Ingress as Point;
 use herald_provider::Refusal;
 
+use crate::action::Named;
 use crate::cloud::{
     Listener, LoadBalancer, LoadBalancerDetail, SecurityGroup, TargetGroup, TargetGroupDetail,
 };
-use crate::spec::Spec;
+use crate::spec::{Spec, Target};
 
 /// What exists for one Service, and what should.
 #[derive(Clone, Debug)]
@@ -45,11 +46,19 @@ pub struct Observed {
     /// The record of the cluster's nodes that should be written, where every load
     /// balancer that goes by it has them.
     pub nodes_record_due: Option<String>,
+    /// Load balancers that go by that record and do not have those nodes, long after
+    /// anybody registered any: their own records must not say so any more.
+    pub stragglers: Vec<Named>,
     /// Changes of targets are gathered for this long yet.
     pub gather: Option<Duration>,
     /// Whether the targets behind `current` are as healthy as those behind what it
     /// replaces; none where nothing is to be replaced.
     pub healthy: Option<bool>,
+    /// How targets do behind listeners that pass from one target group to another, by
+    /// the groups' ARNs; empty where none does.
+    pub group_health: BTreeMap<String, GroupHealth>,
+    /// ARNs of listeners for which AWS takes no weights.
+    pub unweighted: BTreeSet<String>,
     /// Load balancers that can't be deleted while they are protected.
     pub protected: BTreeSet<String>,
     /// Now, in seconds of Unix time.
@@ -123,4 +132,20 @@ pub struct HaveGroup {
     pub detail: TargetGroupDetail,
     /// It bears the Service's tags, or the record says that it is the Service's.
     pub ours: bool,
+    /// Ids of targets that this cluster registered, where other clusters register some
+    /// too.
+    pub listed: Option<BTreeSet<String>>,
+}
+
+/// How the targets of a group do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupHealth {
+    /// Registered and not draining.
+    pub serving: BTreeSet<Target>,
+    /// One of them is healthy.
+    pub healthy: bool,
+    /// One of them has not been judged yet.
+    pub initial: bool,
+    /// Some drain.
+    pub draining: bool,
 }

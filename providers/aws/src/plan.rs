@@ -7,6 +7,7 @@ mod away;
 mod backend;
 mod balancer;
 mod groups;
+pub(crate) mod handover;
 mod listeners;
 mod replace;
 mod targets;
@@ -17,7 +18,7 @@ use herald_provider::Refusal;
 
 use crate::action::{Action, Named, Step};
 use crate::observed::{Observed, Want};
-use crate::record::{self, TAG_APPLIED, TAG_NODES, TAG_TAGS, Targets};
+use crate::record::{self, TAG_APPLIED, TAG_NODES, TAG_TAGS, TAG_TARGETS, Targets};
 use crate::spec::{Attributes, Spec, Tags};
 use crate::status::kept;
 
@@ -69,17 +70,31 @@ fn towards(observed: &Observed, want: &Want) -> Result<Vec<Step>, Refusal> {
     let targets = targets::steps(observed, spec, &mut steps)?;
     listeners::steps(observed, spec, current, &mut steps);
     steps.extend(targets);
-    steps.extend(targets::unused(observed, spec));
+    let kept = if current.is_some() {
+        handover::kept(observed, spec)
+    } else {
+        Vec::new()
+    };
+    let passing = !kept.is_empty();
+    steps.extend(targets::unused(observed, spec, &kept));
     groups::keep_clients_out(observed, spec, &mut steps);
     backend::keep_out(observed, spec, &mut steps);
-    let done = steps.is_empty();
+    balancer::capacity(spec, current, &mut steps);
+    let done = steps.is_empty() && !passing;
     replace::steps(observed, want, done, &mut steps);
-    with_records(observed, want, current.is_some(), &mut steps);
+    let settled = !passing && balancer::settled(observed, spec);
+    with_records(observed, want, current.is_some(), settled, &mut steps);
     Ok(steps)
 }
 
 /// Adds the steps that keep the records true: off before, on after.
-fn with_records(observed: &Observed, want: &Want, current: bool, steps: &mut Vec<Step>) {
+fn with_records(
+    observed: &Observed,
+    want: &Want,
+    current: bool,
+    settled: bool,
+    steps: &mut Vec<Step>,
+) {
     let spec = &want.spec;
     let targets = record::targets(spec, &want.nodes);
     let about_targets = steps.iter().any(Step::is_about_targets);
@@ -104,6 +119,8 @@ fn with_records(observed: &Observed, want: &Want, current: bool, steps: &mut Vec
             && !about_targets
             && is != Some(due)
         {
+            let behind = observed.stragglers.iter().cloned();
+            steps.extend(behind.map(|load_balancer| Step::ClearRecord { load_balancer }));
             steps.push(Step::WriteNodes {
                 group: Named::existing(&group.id, &group.name),
                 record: due.clone(),
@@ -117,10 +134,7 @@ fn with_records(observed: &Observed, want: &Want, current: bool, steps: &mut Vec
     }
     // What is being gathered is not applied yet.
     let pending = observed.gather.is_some() && targets == Targets::Own;
-    if (recorded || is != Some(want.record.as_str()))
-        && !pending
-        && balancer::settled(observed, spec)
-    {
+    if (recorded || is != Some(want.record.as_str())) && !pending && settled {
         steps.push(Step::WriteRecord {
             load_balancer: name,
             record: want.record.clone(),
@@ -153,13 +167,18 @@ fn missing_tags(want: &Tags, is: &Tags) -> Tags {
 }
 
 /// Tags that Herald set from what the Service said, and that it says no more. They
-/// are known by the list that stands in a tag of their own.
+/// are known by the list that stands in a tag of their own. Lists of targets too.
 fn stale_tags(want: &Tags, is: &Tags) -> BTreeSet<String> {
     let listed = is.get(TAG_TAGS).map(String::as_str);
     listed
         .unwrap_or_default()
         .split(' ')
         .chain([TAG_TAGS])
+        .chain(
+            is.keys()
+                .map(String::as_str)
+                .filter(|key| key.starts_with(TAG_TARGETS)),
+        )
         .filter(|key| !key.is_empty() && !want.contains_key(*key) && is.contains_key(*key))
         .map(ToOwned::to_owned)
         .collect()

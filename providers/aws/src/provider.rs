@@ -71,8 +71,14 @@ pub(crate) struct Memory {
     pub(crate) protected: BTreeSet<String>,
     /// Services whose record is not to be trusted before all is read.
     pub(crate) distrusted: HashSet<String>,
-    /// What this process registered in groups that others use too.
-    pub(crate) registered: HashMap<String, BTreeSet<crate::spec::Target>>,
+    /// Listeners for which AWS takes no weights.
+    pub(crate) unweighted: BTreeSet<String>,
+    /// What has not borne a Service's tags since then, and may only not show them yet.
+    pub(crate) untagged: HashMap<String, Instant>,
+    /// What is to be told, by the Service's UID.
+    pub(crate) news: HashMap<String, Vec<Warning>>,
+    /// When any Service's targets were last changed.
+    pub(crate) registered: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -143,6 +149,15 @@ impl Provider for Aws {
         "herald.dev/aws-nlb"
     }
 
+    fn serves(&self, class: &str) -> bool {
+        let more = &self.shared.settings.more_classes;
+        class == Provider::class(self) || more.iter().any(|other| other == class)
+    }
+
+    fn replaced_finalizers(&self) -> &'static [&'static str] {
+        &["service.k8s.aws/resources"]
+    }
+
     fn external(&self) -> bool {
         true
     }
@@ -165,6 +180,10 @@ impl Provider for Aws {
 
     fn warnings(&self, service: &ServiceRequest) -> Vec<Warning> {
         crate::want::warnings(service)
+    }
+
+    fn news(&self, uid: &str) -> Vec<Warning> {
+        self.shared.memory().news.remove(uid).unwrap_or_default()
     }
 
     async fn observe(&self, desired: &Desired) -> Result<Observed, ProviderError> {
@@ -351,6 +370,13 @@ impl Shared {
             self.count(&account);
         }
         Ok(())
+    }
+
+    /// Whether the account was read late enough to say that something of a Service is
+    /// not there, or not the Service's.
+    pub(crate) fn is_sure(&self, uid: &str) -> bool {
+        let after = self.sure_after(uid);
+        self.account().read.is_some_and(|read| read >= after)
     }
 
     /// From when on a reading can say that something of a Service is not there.

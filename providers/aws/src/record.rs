@@ -19,7 +19,7 @@ use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::spec::{Spec, Target, TargetType};
+use crate::spec::{Spec, Tags, Target, TargetType};
 
 /// Tag with the record, on a load balancer.
 pub const TAG_APPLIED: &str = "herald.dev/applied";
@@ -34,6 +34,15 @@ pub const TAG_RETIRES: &str = "herald.dev/retires-at";
 /// when the Service goes) or `controller` (it was the AWS Load Balancer Controller's
 /// for the same Service, and is Herald's own now).
 pub const TAG_ADOPTED: &str = "herald.dev/adopted";
+/// What the keys of the tags begin with that list what this cluster registered in a
+/// target group that other clusters use too. A target is listed before it is registered
+/// and struck out after it was deregistered, so that one is taken out after a restart
+/// too, and another cluster's never.
+pub const TAG_TARGETS: &str = "herald.dev/targets-";
+/// The most tags of that kind: AWS allows 50 in all.
+const LISTS: usize = 35;
+/// The longest value of a tag.
+pub(crate) const TAG_VALUE: usize = 256;
 /// Value of the tag `herald.dev/resource` on the shared security group.
 pub const BACKEND_GROUP: &str = "backend-security-group";
 
@@ -101,9 +110,33 @@ pub fn nodes(ids: &BTreeSet<String>) -> String {
     format!("1.{}", hex(&digest.finalize()[..12]))
 }
 
-/// Ids of instances among targets.
-pub fn instance_ids(targets: &BTreeSet<Target>) -> BTreeSet<String> {
+/// Ids of targets.
+pub fn ids(targets: &BTreeSet<Target>) -> BTreeSet<String> {
     targets.iter().map(Target::id).collect()
+}
+
+/// Tags that list targets by their ids; none where there are too many.
+pub fn list(ids: &BTreeSet<String>) -> Option<Tags> {
+    let mut lists: Vec<String> = Vec::new();
+    for id in ids {
+        match lists.last_mut() {
+            Some(list) if list.len() + 1 + id.len() <= TAG_VALUE => {
+                list.push(' ');
+                list.push_str(id);
+            }
+            _ => lists.push(id.clone()),
+        }
+    }
+    let tag = |(n, list)| (format!("{TAG_TARGETS}{n}"), list);
+    (lists.len() <= LISTS).then(|| lists.into_iter().enumerate().map(tag).collect())
+}
+
+/// Ids of targets that tags list.
+pub fn listed(tags: &Tags) -> BTreeSet<String> {
+    tags.iter()
+        .filter(|(key, _)| key.starts_with(TAG_TARGETS))
+        .flat_map(|(_, list)| list.split(' ').map(ToOwned::to_owned))
+        .collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -112,4 +145,22 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_targets_are_read_back_and_end_where_aws_does() {
+        let ids = |count: u32| -> BTreeSet<String> {
+            (0..count).map(|n| format!("i-{n:017x}")).collect()
+        };
+        for count in [0, 1, 12, 13, 400] {
+            let tags = list(&ids(count)).unwrap();
+            assert!(tags.values().all(|list| list.len() <= TAG_VALUE));
+            assert_eq!(listed(&tags), ids(count));
+        }
+        assert_eq!(list(&ids(1000)), None);
+    }
 }

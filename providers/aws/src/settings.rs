@@ -35,6 +35,10 @@ pub struct Settings {
     /// How long a load balancer that was replaced keeps serving those who still
     /// know its name.
     pub replaced_load_balancer_delay: Duration,
+    /// Classes of Services that are served beside `herald.dev/aws-nlb`, such as
+    /// `service.k8s.aws/nlb` once the AWS Load Balancer Controller is gone: a
+    /// Service can't change its class.
+    pub more_classes: Vec<String>,
 }
 
 impl Default for Settings {
@@ -52,6 +56,7 @@ impl Default for Settings {
             default_tags: BTreeMap::new(),
             manage_backend_rules: true,
             replaced_load_balancer_delay: Duration::from_mins(5),
+            more_classes: Vec::new(),
         }
     }
 }

@@ -7,11 +7,15 @@ use herald_provider::Status;
 
 use crate::cloud::{LoadBalancer, State};
 use crate::observed::Observed;
+use crate::plan::handover::{self, Stage};
 use crate::record::TAG_RETIRES;
 use crate::spec::HostnameWhen;
 
 /// How often a load balancer that AWS makes is asked for; all of them in one call.
 pub(crate) const POLL: Duration = Duration::from_secs(4);
+
+/// How often it is asked whether what was replaced has drained.
+const DRAIN_POLL: Duration = Duration::from_secs(15);
 
 fn point(hostname: &str) -> Ingress {
     // The API allows ipMode only beside an address.
@@ -100,6 +104,7 @@ pub(crate) fn status(observed: &Observed) -> Status {
         .old
         .iter()
         .any(|old| old.tag(TAG_RETIRES).is_none());
+    let passing = handover::passing(observed, &want.spec);
     match &is.state {
         State::Failed(why) => say(
             serves,
@@ -135,6 +140,24 @@ pub(crate) fn status(observed: &Observed) -> Status {
             ),
             POLL,
         ),
+        State::Active | State::Impaired(_) if !passing.is_empty() => {
+            let draining = passing.iter().all(|is| is.stage == Stage::Draining);
+            let (message, recheck) = if draining {
+                ("the target groups that were replaced drain", DRAIN_POLL)
+            } else {
+                (
+                    "new target groups take the place of those that serve when their targets \
+                     are healthy",
+                    POLL,
+                )
+            };
+            say(
+                serves,
+                "Replacing",
+                format!("load balancer {:?} is active; {message}", is.name),
+                recheck,
+            )
+        }
         State::Impaired(why) => say(
             serves,
             "Impaired",

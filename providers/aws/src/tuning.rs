@@ -13,6 +13,9 @@ pub struct Tuning {
     pub poll: Duration,
     /// Details of each Service are read again in the background after this long (1 h).
     pub check_every: Duration,
+    /// A load balancer that does not get the cluster's nodes keeps their record off until
+    /// nobody has changed any targets for this long (2 min).
+    pub stragglers: Duration,
     /// Changes of nodes and endpoints are gathered until none came for this long (2 s),
     pub gather: Duration,
     /// but at most for this long (6 s).
@@ -31,6 +34,7 @@ impl Default for Tuning {
             lag: Duration::from_secs(10),
             poll: crate::status::POLL,
             check_every: Duration::from_hours(1),
+            stragglers: Duration::from_mins(2),
             gather: Duration::from_secs(2),
             gather_at_most: Duration::from_secs(6),
             hold: Duration::from_secs(10),

@@ -8,12 +8,9 @@ use crate::facts::Facts;
 use crate::observed::Want;
 use crate::record;
 use crate::settings::Settings;
-use crate::spec::Tags;
+use crate::spec::{Tags, TargetGroup};
 
 pub(crate) use crate::build::{needs_endpoints, readiness_gate, references};
-
-/// The longest value of a tag.
-const TAG_VALUE: usize = 256;
 
 /// See [`herald_provider::Provider::warnings`].
 pub(crate) fn warnings(service: &ServiceRequest) -> Vec<Warning> {
@@ -54,6 +51,12 @@ pub(crate) fn want(
             }
             for group in &mut spec.target_groups {
                 list_own(&mut group.tags);
+                if group.shared {
+                    let Some(lists) = record::list(&record::ids(&group.targets)) else {
+                        return Some(Err(too_many(group)));
+                    };
+                    group.tags.extend(lists);
+                }
             }
             let nodes = build::common_instances(nodes);
             let record = record::applied(&spec, &record::targets(&spec, &nodes));
@@ -67,6 +70,19 @@ pub(crate) fn want(
     })
 }
 
+fn too_many(group: &TargetGroup) -> Refusal {
+    Refusal {
+        reason: "TooManyTargets",
+        message: format!(
+            "{} targets are too many for a target group that other clusters use too: they are \
+             listed in its tags, which hold about 400; select fewer nodes (annotation \
+             aws-load-balancer-target-node-labels)",
+            group.targets.len()
+        ),
+        keep: Vec::new(),
+    }
+}
+
 /// Adds the list of the tags that were asked for, unless it is too long.
 fn list_own(tags: &mut Tags) {
     let own: Vec<&str> = tags
@@ -75,7 +91,10 @@ fn list_own(tags: &mut Tags) {
         .filter(|key| !key.starts_with(crate::identity::TAG_PREFIX))
         .collect();
     let list = own.join(" ");
-    if !list.is_empty() && list.len() <= TAG_VALUE && !own.iter().any(|key| key.contains(' ')) {
+    if !list.is_empty()
+        && list.len() <= record::TAG_VALUE
+        && !own.iter().any(|key| key.contains(' '))
+    {
         tags.insert(record::TAG_TAGS.to_owned(), list);
     }
 }

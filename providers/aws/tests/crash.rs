@@ -9,10 +9,14 @@ mod common;
 
 use std::time::Duration;
 
-use common::{absent, annotate, drive, nodes, port, present, provider, service};
-use herald_aws::Aws;
+use common::{
+    absent, annotate, budget, drive, nodes, port, present, provider_with, service, settings, tuning,
+};
+use herald_aws::{Aws, Tuning};
 use herald_core::Ingress;
-use herald_fakeaws::{Config, Effect, FakeAws, Fault, Matching, Phase, ResourceKind, Snapshot};
+use herald_fakeaws::{
+    Config, Effect, FakeAws, Fault, Matching, Phase, ResourceKind, Snapshot, Timing,
+};
 use herald_provider::Desired;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -59,12 +63,23 @@ fn scripts() -> Vec<Script> {
         annotate(&mut web, "aws-load-balancer-scheme", "internet-facing");
         present(web, nodes(2))
     };
+    // Its target group can't be changed in place.
+    let at = |node_port: u16| {
+        let mut web = service("web");
+        web.ports = vec![port(80, node_port)];
+        present(web, nodes(2))
+    };
     let script = |name, wishes| Script { name, wishes };
     vec![
         script("create", vec![first()]),
         script("update", vec![first(), second()]),
         script("replace", vec![first(), other()]),
+        script("replace-target-group", vec![at(30_080), at(30_081)]),
         script("delete", vec![first(), absent("web")]),
+        script(
+            "delete-while-handing-over",
+            vec![at(30_080), at(30_081), absent("web")],
+        ),
         script(
             "delete-while-replacing",
             vec![first(), other(), absent("web")],
@@ -108,8 +123,38 @@ fn spoils() -> Vec<Spoil> {
     }
 }
 
-async fn start() -> FakeAws {
-    FakeAws::start(Config::stopped()).await.unwrap()
+/// Where AWS's describes show what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Describes {
+    AtOnce,
+    /// After [`LAG`], in the time of the world.
+    Later,
+}
+
+const LAG: Duration = Duration::from_millis(60);
+
+async fn start(describes: Describes) -> FakeAws {
+    let config = match describes {
+        Describes::AtOnce => Config::stopped(),
+        Describes::Later => Config {
+            timing: Timing {
+                elbv2_lag: LAG,
+                ec2_lag: LAG,
+                ..Timing::NONE
+            },
+            ..Config::default()
+        },
+    };
+    FakeAws::start(config).await.unwrap()
+}
+
+fn provider(fake: &FakeAws, describes: Describes) -> Aws {
+    let lag = match describes {
+        Describes::AtOnce => Duration::ZERO,
+        Describes::Later => 3 * LAG,
+    };
+    let tuning = Tuning { lag, ..tuning() };
+    provider_with(fake, settings(), tuning, budget())
 }
 
 fn with_ingress(wish: &Desired, ingress: &[Ingress]) -> Desired {
@@ -129,12 +174,19 @@ async fn play(fake: &FakeAws, provider: &Aws, wishes: &[Desired], ingress: &mut 
 }
 
 /// How many calls a script makes that nobody spoils.
-async fn calls(script: &Script) -> u64 {
-    let fake = start().await;
+async fn calls(script: &Script, describes: Describes) -> u64 {
+    let fake = start(describes).await;
     let before = fake.snapshot();
     let mut ingress = Vec::new();
-    play(&fake, &provider(&fake), &script.wishes, &mut ingress).await;
-    check(&fake, &before, script, "no fault");
+    play(
+        &fake,
+        &provider(&fake, describes),
+        &script.wishes,
+        &mut ingress,
+    )
+    .await;
+    let found = check(&fake, &before, script, "no fault");
+    assert!(found.wrong.is_none(), "{:?}", found.wrong);
     let calls = fake.counts().total();
     fake.stop().await;
     calls
@@ -151,48 +203,79 @@ impl Drop for Named<'_> {
     }
 }
 
-/// Runs a case; false if the call was never made.
-async fn case(script: &Script, spoil: Spoil, nth: u64) -> bool {
-    let what = format!("{} with {spoil:?} at call {nth}", script.name);
+/// What a case has left.
+#[derive(Debug, Default)]
+struct Found {
+    /// The call that was to be spoilt was made.
+    reached: bool,
+    /// Resources that nobody asked for.
+    leaked: usize,
+    /// What is not as it should be.
+    wrong: Option<String>,
+}
+
+/// Runs a case.
+async fn case(script: &Script, describes: Describes, spoil: Spoil, nth: u64) -> Found {
+    let what = format!(
+        "{} with {spoil:?} at call {nth}, {describes:?}",
+        script.name
+    );
     let _named = Named(&what);
-    let fake = start().await;
+    let fake = start(describes).await;
+    let aws = || provider(&fake, describes);
     let before = fake.snapshot();
     let run = async {
         match spoil {
-            Spoil::Kill(phase, moves_on) => killed(&fake, script, nth, phase, moves_on).await,
-            Spoil::Cut(phase) => spoilt(&fake, script, nth, Effect::Cut, phase).await,
-            Spoil::Throttle => spoilt(&fake, script, nth, Effect::Throttle, Phase::Before).await,
+            Spoil::Kill(phase, moves_on) => killed(&fake, &aws, script, nth, phase, moves_on).await,
+            Spoil::Cut(phase) => spoilt(&fake, &aws(), script, nth, Effect::Cut, phase).await,
+            Spoil::Throttle => {
+                spoilt(&fake, &aws(), script, nth, Effect::Throttle, Phase::Before).await
+            }
             Spoil::Fail(phase) => {
                 let effect = Effect::Error {
                     status: 500,
                     code: "InternalFailure".into(),
                     message: "a fault".into(),
                 };
-                spoilt(&fake, script, nth, effect, phase).await
+                spoilt(&fake, &aws(), script, nth, effect, phase).await
             }
         }
     };
     let Ok(reached) = timeout(STUCK, run).await else {
         panic!("stuck: {what}");
     };
-    check(&fake, &before, script, &what);
+    let found = check(&fake, &before, script, &what);
     fake.stop().await;
-    reached
+    Found { reached, ..found }
 }
 
-async fn spoilt(fake: &FakeAws, script: &Script, nth: u64, effect: Effect, phase: Phase) -> bool {
+async fn spoilt(
+    fake: &FakeAws,
+    aws: &Aws,
+    script: &Script,
+    nth: u64,
+    effect: Effect,
+    phase: Phase,
+) -> bool {
     let mut fault = Fault::once(Matching::any(), effect).skip(nth);
     fault.phase = phase;
     fake.inject(fault);
-    play(fake, &provider(fake), &script.wishes, &mut Vec::new()).await;
+    play(fake, aws, &script.wishes, &mut Vec::new()).await;
     fake.counts().total() > nth
 }
 
-async fn killed(fake: &FakeAws, script: &Script, nth: u64, phase: Phase, moves_on: bool) -> bool {
+async fn killed(
+    fake: &FakeAws,
+    aws: &(dyn Fn() -> Aws + Sync),
+    script: &Script,
+    nth: u64,
+    phase: Phase,
+    moves_on: bool,
+) -> bool {
     let mut crash = fake.crash_at(Matching::any(), nth, phase);
     let mut ingress = Vec::new();
     let mut wishes = &script.wishes[..];
-    let first = provider(fake);
+    let first = aws();
     while let [wish, rest @ ..] = wishes {
         let desired = with_ingress(wish, &ingress);
         tokio::select! {
@@ -206,12 +289,12 @@ async fn killed(fake: &FakeAws, script: &Script, nth: u64, phase: Phase, moves_o
     if moves_on && wishes.len() > 1 {
         wishes = &wishes[1..];
     }
-    play(fake, &provider(fake), wishes, &mut ingress).await;
+    play(fake, &aws(), wishes, &mut ingress).await;
     reached
 }
 
-/// Exactly what the last wish asks for is there.
-fn check(fake: &FakeAws, before: &Snapshot, script: &Script, what: &str) {
+/// Whether exactly what the last wish asks for is there.
+fn check(fake: &FakeAws, before: &Snapshot, script: &Script, what: &str) -> Found {
     let after = fake.snapshot();
     let new: Vec<String> = after
         .since(before)
@@ -219,32 +302,54 @@ fn check(fake: &FakeAws, before: &Snapshot, script: &Script, what: &str) {
         .map(ToString::to_string)
         .collect();
     let Some(Desired::Present { service, nodes, .. }) = script.wishes.last() else {
-        assert!(new.is_empty(), "leaked: {what}: {new:#?}");
-        return;
+        return Found {
+            leaked: new.len(),
+            wrong: (!new.is_empty()).then(|| format!("{what}: {new:#?}")),
+            ..Found::default()
+        };
     };
-    let count = |kind| after.count(kind) - before.count(kind);
     let ports = service.ports.len();
-    let is = (
-        count(ResourceKind::LoadBalancer),
-        count(ResourceKind::TargetGroup),
-        count(ResourceKind::Listener),
-        count(ResourceKind::SecurityGroup),
-        count(ResourceKind::Target),
-    );
-    assert_eq!(
-        is,
-        (1, ports, ports, 2, ports * nodes.len()),
-        "{what}: {new:#?}"
-    );
+    let wanted = [
+        (ResourceKind::LoadBalancer, 1),
+        (ResourceKind::TargetGroup, ports),
+        (ResourceKind::Listener, ports),
+        (ResourceKind::SecurityGroup, 2),
+        (ResourceKind::Target, ports * nodes.len()),
+    ];
+    let mut found = Found::default();
+    for (kind, wanted) in wanted {
+        let is = after.count(kind) - before.count(kind);
+        found.leaked += is.saturating_sub(wanted);
+        if is != wanted {
+            found.wrong = Some(format!("{what}: {is} of {kind:?}, not {wanted}: {new:#?}"));
+        }
+    }
+    found
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_call_of_every_plan() {
-    let mut cases = 0;
-    for script in scripts() {
-        let calls = timeout(STUCK, calls(&script)).await.unwrap();
+/// Adds up what cases have left.
+#[derive(Default)]
+struct Sum {
+    cases: usize,
+    leaked: usize,
+    wrong: Vec<String>,
+}
+
+impl Sum {
+    fn add(&mut self, found: Found) {
+        self.cases += usize::from(found.reached);
+        self.leaked += found.leaked;
+        self.wrong.extend(found.wrong);
+    }
+}
+
+/// Walks all calls of scripts, and all ways to spoil them.
+async fn walk(scripts: Vec<Script>, describes: Describes, spoils: &[Spoil]) -> Sum {
+    let mut sum = Sum::default();
+    for script in scripts {
+        let calls = timeout(STUCK, calls(&script, describes)).await.unwrap();
         let mut runs = JoinSet::new();
-        for spoil in spoils() {
+        for spoil in spoils.iter().copied() {
             if matches!(spoil, Spoil::Kill(_, true)) && script.wishes.len() < 2 {
                 continue;
             }
@@ -252,21 +357,43 @@ async fn every_call_of_every_plan() {
             // more.
             for nth in 0..calls + 4 {
                 if runs.len() >= 8 {
-                    cases += usize::from(runs.join_next().await.unwrap().unwrap());
+                    sum.add(runs.join_next().await.unwrap().unwrap());
                 }
                 let script = script.clone();
-                runs.spawn(async move { case(&script, spoil, nth).await });
+                runs.spawn(async move { case(&script, describes, spoil, nth).await });
             }
         }
         while let Some(run) = runs.join_next().await {
-            cases += usize::from(run.unwrap());
+            sum.add(run.unwrap());
         }
-        println!("{}: {calls} calls", script.name);
+        println!("{}: {calls} calls, {describes:?}", script.name);
     }
-    println!("figure aws/crash/cases {cases} cases");
-    println!("figure aws/crash/leaked 0 resources");
+    sum
+}
+
+fn judge(name: &str, sum: &Sum, at_least: usize) {
+    println!("figure aws/{name}/cases {} cases", sum.cases);
+    println!("figure aws/{name}/leaked {} resources", sum.leaked);
+    assert!(sum.wrong.is_empty(), "{}", sum.wrong.join("\n"));
     assert!(
-        cases > 300,
-        "only {cases} cases: the walk is not what it says"
+        sum.cases > at_least,
+        "only {} cases: the walk is not what it says",
+        sum.cases
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_of_every_plan() {
+    let sum = walk(scripts(), Describes::AtOnce, &spoils()).await;
+    judge("crash", &sum, 600);
+}
+
+/// Where describes do not show yet what the predecessor has just done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_where_describes_lag() {
+    let mut scripts = scripts();
+    scripts.retain(|script| matches!(script.name, "create" | "delete"));
+    let spoils = [Spoil::Kill(Phase::After, false), Spoil::Cut(Phase::After)];
+    let sum = walk(scripts, Describes::Later, &spoils).await;
+    judge("crash-lagging", &sum, 60);
 }

@@ -4,13 +4,15 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
-use herald_core::{Ingress, ServiceKey};
+use herald_core::{Ingress, ServiceKey, ServiceRequest};
 use herald_ipam::{
-    AddressPools, AllocationError, Allocator, Decision, Pool, PoolProblem, Taken, Usage,
+    AddressPools, AllocationError, Allocator, Claim, Clash, Decision, Due, Obstacle, Outside, Pool,
+    PoolProblem, PoolReport,
 };
-use herald_provider::{Desired, Provider, ProviderError, Refusal, Status};
+use herald_provider::{Desired, Provider, ProviderError, Refusal, Status, Warning};
 
 const NAME: &str = "baremetal";
 
@@ -25,9 +27,18 @@ pub struct BareMetal {
 
 /// What a Service holds and what it should.
 #[derive(Debug)]
-pub struct Observed {
-    held: Vec<IpAddr>,
-    decision: Option<Result<Decision, AllocationError>>,
+pub enum Observed {
+    /// It should hold nothing, and holds this.
+    Absent(Vec<IpAddr>),
+    /// It should hold what is decided, or what it keeps where it was refused.
+    Present {
+        /// What it should have.
+        decision: Decision,
+        /// Why that is not what it asks for.
+        refused: Option<AllocationError>,
+        /// It has that already.
+        settled: bool,
+    },
 }
 
 /// One step.
@@ -35,12 +46,10 @@ pub struct Observed {
 pub enum Action {
     /// Makes these the addresses of a Service.
     Assign {
-        /// `metadata.uid`.
-        uid: String,
-        /// Which Service.
-        key: ServiceKey,
+        /// Which Service, and what it brings along.
+        claim: Box<Claim>,
         /// The addresses and the pool of each.
-        addresses: Vec<(IpAddr, Option<String>)>,
+        decision: Decision,
     },
     /// Frees the addresses of a Service.
     Release {
@@ -56,26 +65,50 @@ pub enum Action {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Assign { key, addresses, .. } => {
-                write!(f, "assign {} to {key}", describe(addresses))
+            Self::Assign { claim, decision } => {
+                let what = describe(decision);
+                let what = if what.is_empty() { "nothing" } else { &what };
+                write!(f, "assign {what} to {}", claim.key)
             }
             Self::Release { key, addresses, .. } => {
-                let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-                write!(f, "release {} of {key}", list.join(" and "))
+                write!(f, "release {} of {key}", listed(addresses.iter()))
             }
         }
     }
 }
 
-fn describe(addresses: &[(IpAddr, Option<String>)]) -> String {
+fn listed<T: ToString>(items: impl Iterator<Item = T>) -> String {
+    let items: Vec<String> = items.map(|item| item.to_string()).collect();
+    items.join(" and ")
+}
+
+fn describe(decision: &Decision) -> String {
     let each = |(address, pool): &(IpAddr, Option<String>)| match pool {
         Some(pool) => format!("{address} from pool {pool:?}"),
         None => format!("{address}, which is in no pool any more"),
     };
-    addresses.iter().map(each).collect::<Vec<_>>().join(" and ")
+    let addresses = listed(decision.addresses.iter().map(each));
+    if decision.leaving.is_empty() {
+        return addresses;
+    }
+    let leaving = listed(decision.leaving.iter().map(|(ip, _)| ip));
+    format!("{addresses}, and for a while {leaving} beside it")
+}
+
+fn ingress(decision: &Decision) -> Vec<Ingress> {
+    let addresses = decision.addresses.iter().map(|(ip, _)| *ip);
+    let leaving = decision.leaving.iter().map(|(ip, _)| *ip);
+    addresses.chain(leaving).map(Ingress::vip).collect()
 }
 
 impl BareMetal {
+    /// With this rule for addresses that no pool holds any more.
+    pub fn new(outside: Outside) -> Self {
+        Self {
+            allocator: Mutex::new(Allocator::new(outside)),
+        }
+    }
+
     fn allocator(&self) -> MutexGuard<'_, Allocator> {
         self.allocator
             .lock()
@@ -88,23 +121,37 @@ impl AddressPools for BareMetal {
         NAME
     }
 
+    fn forget(&self) {
+        self.allocator().clear();
+    }
+
     fn set_pools(&self, pools: Vec<Pool>) {
         self.allocator().set_pools(pools);
     }
 
-    fn adopt(&self, uid: &str, key: &ServiceKey, addresses: &[IpAddr]) -> Result<(), Taken> {
-        self.allocator().assign(uid, key, addresses)
+    fn set_obstacles(&self, obstacles: Vec<Obstacle>) -> bool {
+        self.allocator().set_obstacles(obstacles)
+    }
+
+    fn adopt(&self, service: &ServiceRequest, addresses: &[IpAddr]) -> Result<(), Clash> {
+        self.allocator()
+            .adopt(service, addresses, SystemTime::now())
+    }
+
+    fn restore(&self, resting: &[(IpAddr, SystemTime)]) {
+        self.allocator().restore(resting);
     }
 
     fn refusal(&self, pool: &str) -> Option<PoolProblem> {
         self.allocator().refusal(pool).cloned()
     }
 
-    fn usage(&self) -> Vec<(String, Usage)> {
-        self.allocator()
-            .usage()
-            .map(|(name, usage)| (name.to_owned(), usage))
-            .collect()
+    fn reports(&self) -> Vec<PoolReport> {
+        self.allocator().reports()
+    }
+
+    fn due(&self) -> Due {
+        self.allocator().due(SystemTime::now())
     }
 }
 
@@ -125,74 +172,90 @@ impl Provider for BareMetal {
         false
     }
 
+    fn warnings(&self, service: &ServiceRequest) -> Vec<Warning> {
+        let notices = self.allocator().notices(service);
+        let warning = |notice: herald_ipam::Notice| Warning {
+            reason: notice.reason,
+            message: notice.message,
+        };
+        notices.into_iter().map(warning).collect()
+    }
+
     async fn observe(&self, desired: &Desired) -> Result<Observed, ProviderError> {
-        let allocator = self.allocator();
-        Ok(Observed {
-            held: allocator.held(desired.uid()).to_vec(),
-            decision: match desired {
-                Desired::Present { service, .. } => Some(allocator.decide(service)),
-                Desired::Absent { .. } => None,
-            },
+        let mut allocator = self.allocator();
+        let Desired::Present { service, .. } = desired else {
+            return Ok(Observed::Absent(allocator.withdraw(desired.uid())));
+        };
+        let (decision, refused) = match allocator.decide(service, SystemTime::now()) {
+            Ok(decision) => (decision, None),
+            Err(error) => (allocator.tenable(service), Some(error)),
+        };
+        Ok(Observed::Present {
+            settled: allocator.is_settled(&Claim::of(service), &decision),
+            decision,
+            refused,
         })
     }
 
     fn plan(&self, desired: &Desired, observed: &Observed) -> Result<Vec<Action>, Refusal> {
-        let (uid, key) = (desired.uid().to_owned(), desired.key().clone());
-        match &observed.decision {
-            None if observed.held.is_empty() => Ok(Vec::new()),
-            None => Ok(vec![Action::Release {
-                uid,
-                key,
-                addresses: observed.held.clone(),
+        match (desired, observed) {
+            (_, Observed::Absent(held)) if held.is_empty() => Ok(Vec::new()),
+            (_, Observed::Absent(held)) => Ok(vec![Action::Release {
+                uid: desired.uid().to_owned(),
+                key: desired.key().clone(),
+                addresses: held.clone(),
             }]),
-            Some(Err(error)) => Err(Refusal {
+            (
+                Desired::Present { service, .. },
+                Observed::Present {
+                    decision,
+                    settled: false,
+                    ..
+                },
+            ) => Ok(vec![Action::Assign {
+                claim: Box::new(Claim::of(service)),
+                decision: decision.clone(),
+            }]),
+            (
+                _,
+                Observed::Present {
+                    decision,
+                    refused: Some(error),
+                    ..
+                },
+            ) => Err(Refusal {
                 reason: error.reason(),
                 message: error.to_string(),
-                keep: observed.held.iter().copied().map(Ingress::vip).collect(),
+                keep: ingress(decision),
             }),
-            Some(Ok(decision)) => {
-                let wanted = decision.addresses.iter().map(|(ip, _)| ip);
-                if wanted.eq(&observed.held) {
-                    return Ok(Vec::new());
-                }
-                Ok(vec![Action::Assign {
-                    uid,
-                    key,
-                    addresses: decision.addresses.clone(),
-                }])
-            }
+            (_, Observed::Present { .. }) => Ok(Vec::new()),
         }
     }
 
     async fn apply(&self, action: &Action) -> Result<(), ProviderError> {
         match action {
-            Action::Assign {
-                uid,
-                key,
-                addresses,
-            } => {
-                let addresses: Vec<IpAddr> = addresses.iter().map(|(ip, _)| *ip).collect();
-                self.allocator()
-                    .assign(uid, key, &addresses)
-                    .map_err(|taken| ProviderError::Conflict(taken.to_string()))
-            }
+            Action::Assign { claim, decision } => self
+                .allocator()
+                .assign((**claim).clone(), decision, SystemTime::now())
+                .map_err(|clash| ProviderError::Conflict(clash.to_string())),
             Action::Release { uid, .. } => {
-                self.allocator().release(uid);
+                self.allocator().release(uid, SystemTime::now());
                 Ok(())
             }
         }
     }
 
     fn status(&self, _desired: &Desired, observed: &Observed) -> Status {
-        let addresses = match &observed.decision {
-            Some(Ok(decision)) => decision.addresses.as_slice(),
-            _ => &[],
+        let none = Decision::default();
+        let decision = match observed {
+            Observed::Present { decision, .. } => decision,
+            Observed::Absent(_) => &none,
         };
         Status {
-            ingress: addresses.iter().map(|(ip, _)| Ingress::vip(*ip)).collect(),
-            ready: !addresses.is_empty(),
+            ingress: ingress(decision),
+            ready: !decision.addresses.is_empty(),
             reason: "AddressAssigned",
-            message: describe(addresses),
+            message: describe(decision),
             recheck: None,
             pods: Vec::new(),
         }

@@ -4,9 +4,15 @@
 
 mod ask;
 mod hostile;
+mod peers;
+mod replay;
+mod survey;
 
 pub use ask::{AskArguments, AskReport};
 pub use hostile::HostileArguments;
+pub use peers::{PeersArguments, Pretending};
+pub use replay::{RecordArguments, ReplayArguments};
+pub use survey::{Moved, SurveyArguments, Surveying, epoch_ms};
 
 use std::net::Ipv4Addr;
 

@@ -36,6 +36,9 @@ pub struct Request {
     pub path: String,
     /// HTTP status.
     pub status: u16,
+    /// It was refused for want of a right. Other things are forbidden too, such as
+    /// to make something in a namespace that is being deleted.
+    pub denied: bool,
 }
 
 /// What a role of Herald grants to one of its accounts, one verb on one
@@ -90,7 +93,7 @@ impl fmt::Display for Rule {
 impl Request {
     /// The API server refused it for want of a right.
     pub const fn is_denied(&self) -> bool {
-        self.status == 403
+        self.denied
     }
 }
 
@@ -286,6 +289,14 @@ struct Entry {
     object_ref: Option<ObjectRef>,
     #[serde(default)]
     response_status: Option<ResponseStatus>,
+    #[serde(default)]
+    annotations: Annotations,
+}
+
+#[derive(Default, Deserialize)]
+struct Annotations {
+    #[serde(rename = "authorization.k8s.io/decision", default)]
+    decision: String,
 }
 
 #[derive(Deserialize)]
@@ -334,6 +345,7 @@ impl Entry {
             name: object.name,
             path: self.request_uri,
             status: self.response_status.map_or(0, |status| status.code),
+            denied: self.annotations.decision == "forbid",
         })
     }
 }
@@ -349,6 +361,7 @@ mod tests {
     const PATCH: &str = r#"{"verb":"patch","requestURI":"/api/v1/namespaces/a/services/web/status?x=1",
         "user":{"username":"system:serviceaccount:herald-system:herald-operator"},
         "objectRef":{"resource":"services","subresource":"status","namespace":"a","name":"web","apiVersion":"v1"},
+        "annotations":{"authorization.k8s.io/decision":"allow"},
         "responseStatus":{"metadata":{},"code":200}}"#;
 
     fn rule(verb: &str, resource: &str) -> Rule {
@@ -384,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_denied_request_shows_no_need_of_a_rule() {
-        let denied = request(&PATCH.replace("200", "403")).unwrap();
+        let denied = request(&PATCH.replace("allow", "forbid")).unwrap();
         assert!(denied.is_denied());
         let audit = Audit {
             requests: BTreeSet::from([denied]),
@@ -392,6 +405,12 @@ mod tests {
         let rules = BTreeSet::from([rule("patch", "services/status")]);
         assert_eq!(audit.denied().len(), 1);
         assert_eq!(audit.unused(&rules).len(), 1);
+    }
+
+    #[test]
+    fn what_is_forbidden_for_another_reason_is_not_denied() {
+        let ending = request(&PATCH.replace("200", "403")).unwrap();
+        assert_eq!((ending.status, ending.is_denied()), (403, false));
     }
 
     #[test]

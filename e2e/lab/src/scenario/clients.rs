@@ -170,7 +170,12 @@ impl<'a> Client<'a> {
 
     /// Probes until stopped, at [`rate`].
     pub fn probe(&self, target: Target) -> Result<Probing> {
-        Prober::start(self.name, &Options::new(target, rate()))
+        self.probe_at(target, rate())
+    }
+
+    /// Probes until stopped, so many a second.
+    pub fn probe_at(&self, target: Target, rate: NonZeroU16) -> Result<Probing> {
+        Prober::start(self.name, &Options::new(target, rate))
     }
 
     /// The node that answers on the LAN for an address, by ARP or NDP; again
@@ -309,7 +314,7 @@ async fn mac(lab: &Lab, host: &str) -> Result<Mac> {
 }
 
 /// Reads `02:00:00:00:00:01`, in either case, with or without leading zeros.
-fn parse_mac(text: &str) -> Option<Mac> {
+pub fn parse_mac(text: &str) -> Option<Mac> {
     let mut octets = [0; 6];
     let mut parts = text.split(':');
     for octet in &mut octets {

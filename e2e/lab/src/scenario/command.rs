@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::runner::{self, Options};
-use super::{Isolation, Kernel, Overlay, ProxyMode, Selection, Summary};
+use super::{Effort, Isolation, Kernel, Overlay, ProxyMode, Selection, Summary};
 use crate::plan::Families;
 use crate::scenarios;
 
@@ -41,6 +41,8 @@ pub struct ScenarioArguments {
     /// Where logs and captures are kept; target/herald-lab unless told.
     #[arg(long, value_name = "DIRECTORY")]
     logs: Option<PathBuf>,
+    #[command(flatten)]
+    effort: Effort,
 }
 
 impl ScenarioArguments {
@@ -77,6 +79,7 @@ impl ScenarioArguments {
                 families: self.families,
                 repeat: self.repeat,
             },
+            effort: self.effort,
             jobs: self.jobs,
             logs,
             kernel: self.kernel,

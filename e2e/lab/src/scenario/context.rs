@@ -10,7 +10,7 @@ use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 
 use super::audit::{self, Audit};
-use super::{Case, Event, ProxyMode, Sample, wait};
+use super::{Case, Effort, Event, ProxyMode, Sample, statistics, wait};
 use crate::lab::Lab;
 use crate::plan::Families;
 
@@ -28,6 +28,7 @@ pub struct Context {
     case: Case,
     /// Which block of the lab's pool addresses is this scenario's.
     block: u8,
+    effort: Effort,
     directory: PathBuf,
     namespace: String,
     samples: Vec<Sample>,
@@ -37,7 +38,7 @@ pub struct Context {
 
 impl Context {
     /// Makes the scenario's namespace, and its folder for what it keeps.
-    pub(super) async fn enter(lab: Lab, case: Case, block: u8) -> Result<Self> {
+    pub(super) async fn enter(lab: Lab, case: Case, block: u8, effort: Effort) -> Result<Self> {
         let directory = lab.logs().join(case.folder());
         std::fs::create_dir_all(&directory)
             .with_context(|| format!("make {}", directory.display()))?;
@@ -47,6 +48,7 @@ impl Context {
             lab,
             case,
             block,
+            effort,
             directory,
             namespace,
             samples: Vec::new(),
@@ -162,6 +164,11 @@ impl Context {
         self.case.needs.proxy_mode
     }
 
+    /// How much a bench is asked to do.
+    pub const fn effort(&self) -> &Effort {
+        &self.effort
+    }
+
     /// Names of the nodes.
     pub fn nodes(&self) -> Vec<String> {
         (1..=self.case.needs.nodes)
@@ -204,6 +211,14 @@ impl Context {
     /// under the name given, with a statistic in it or none.
     pub fn figure(&mut self, what: &str, value: f64, unit: &str) {
         self.note(what, value, unit, true);
+    }
+
+    /// Notes the median, the 99th percentile and the largest of what was measured
+    /// over several rounds, as figures.
+    pub fn spread(&mut self, what: &str, values: &[f64], unit: &str) {
+        for (statistic, value) in statistics::spread(values) {
+            self.figure(&format!("{what}/{statistic}"), value, unit);
+        }
     }
 
     fn note(&mut self, what: &str, value: f64, unit: &str, whole: bool) {

@@ -12,12 +12,14 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::context::HERALD;
-use super::{Case, Context, Event, Isolation, Needs, Outcome, Overlay, Scenario, Verdict};
+use super::{Case, Context, Effort, Event, Isolation, Needs, Outcome, Overlay, Scenario, Verdict};
 use crate::lab::{Lab, LabSpec};
 use crate::{scenarios, vm};
 
 /// A case that takes longer hangs.
 const LONGEST: Duration = Duration::from_mins(15);
+/// The same for one that only measures, and does so over and over.
+const LONGEST_BENCH: Duration = Duration::from_hours(6);
 /// How long one look at a failed scenario's cluster may take.
 const LOOK: Duration = Duration::from_secs(20);
 
@@ -32,6 +34,8 @@ pub(super) struct Plan {
     pub needs: Needs,
     /// What runs in it.
     pub cases: Vec<Case>,
+    /// How much benches do.
+    pub effort: Effort,
     /// Where logs and captures are kept.
     pub logs: PathBuf,
 }
@@ -67,7 +71,7 @@ pub async fn run(plan: &str) -> Result<()> {
     for (block, case) in (0_u8..).zip(&plan.cases) {
         Event::Began { case: case.label() }.tell();
         let begin = Instant::now();
-        let (samples, result) = one(&lab, case, block).await;
+        let (samples, result) = one(&lab, case, block, &plan.effort).await;
         let verdict = match result {
             Ok(()) => Verdict::Passed,
             Err(error) => {
@@ -88,6 +92,7 @@ async fn start(plan: &Plan) -> Result<Lab> {
         families: plan.needs.families,
         proxy_mode: plan.needs.proxy_mode.to_string(),
         aws: plan.needs.overlay == Overlay::Aws,
+        routers: plan.needs.routers.clone(),
         logs: plan.logs.clone(),
         ..LabSpec::default()
     })
@@ -106,14 +111,20 @@ fn none_runs(plan: &Plan, why: &str) {
 
 /// Runs one case, takes away what it made, and looks whether it left the lab
 /// as it should be.
-async fn one(lab: &Lab, case: &Case, block: u8) -> (Vec<super::Sample>, Result<()>) {
+async fn one(
+    lab: &Lab,
+    case: &Case,
+    block: u8,
+    effort: &Effort,
+) -> (Vec<super::Sample>, Result<()>) {
     let Some(scenario) = scenarios::ALL.iter().find(|s| s.name == case.scenario) else {
         return (
             Vec::new(),
             Err(anyhow!("there is no scenario {:?}", case.scenario)),
         );
     };
-    let mut context = match Context::enter(lab.clone(), case.clone(), block).await {
+    let entered = Context::enter(lab.clone(), case.clone(), block, effort.clone());
+    let mut context = match entered.await {
         Ok(context) => context,
         Err(error) => return (Vec::new(), Err(error)),
     };
@@ -133,7 +144,11 @@ async fn one(lab: &Lab, case: &Case, block: u8) -> (Vec<super::Sample>, Result<(
 async fn carry_out(scenario: &Scenario, context: &mut Context) -> Result<()> {
     // A panic is a failure of one scenario, not of its company.
     let attempt = AssertUnwindSafe((scenario.run)(context)).catch_unwind();
-    let longest = LONGEST * vm::patience();
+    let longest = if scenario.only_bench {
+        LONGEST_BENCH
+    } else {
+        LONGEST
+    } * vm::patience();
     match timeout(longest, attempt).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => {

@@ -95,6 +95,24 @@ impl Context {
         Ok(())
     }
 
+    /// Another pod in the place of a speaker's whose container has ended and was
+    /// started again: the next such start would wait, and this one's count tells
+    /// no more whether there was one. Returns when all speakers are ready.
+    pub async fn replace_speaker(&self, node: &str, pod: &str) -> Result<()> {
+        self.restarted(pod, "speaker").await?;
+        self.kill_herald_pod(pod).await?;
+        wait::until(
+            &format!("another speaker in the place of {pod}"),
+            || async {
+                let now = self.speaker_on(node).await?;
+                anyhow::ensure!(now != pod, "it is there still");
+                Ok(())
+            },
+        )
+        .await?;
+        self.speakers_are_well().await
+    }
+
     /// Restarts a workload of Herald as `kubectl rollout restart` does, and
     /// waits until it has rolled out.
     pub async fn restart(&self, kind: &str, name: &str) -> Result<()> {
@@ -139,6 +157,19 @@ impl Context {
             .patch(OPERATOR, &PatchParams::default(), &Patch::Strategic(&patch))
             .await
             .context("set the operator's flags")?;
+        self.operator_is_well().await
+    }
+
+    /// Sets all flags of the operator, and waits until it has rolled out.
+    pub async fn operator_args(&self, args: &[&str]) -> Result<()> {
+        let deployments: Api<Deployment> = self.herald_api();
+        let patch = json!({"spec": {"template": {"spec": {"containers": [
+            {"name": "operator", "args": args},
+        ]}}}});
+        deployments
+            .patch(OPERATOR, &PatchParams::default(), &Patch::Strategic(&patch))
+            .await
+            .context("set the operator's arguments")?;
         self.operator_is_well().await
     }
 

@@ -1,8 +1,9 @@
 //! What the speakers say of their segments.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use herald_api::names::{ANNOTATION_REBALANCE, HEARTBEAT_KEY_PRIMARY, SECRET_HEARTBEAT_KEYS};
 use herald_api::{L2Advertisement, L2Status};
 use k8s_openapi::ByteString;
@@ -10,6 +11,8 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
+use super::context::HERALD;
+use super::herald::SPEAKER;
 use super::{Context, wait};
 
 impl Context {
@@ -109,5 +112,70 @@ impl Context {
             .await
             .context("change the keys of heartbeats")?;
         Ok(())
+    }
+}
+
+/// The message of a watch that has failed, and of one that goes on, in the
+/// speaker's log, each with its kind.
+const AWAY: &str = "can't follow the API just now; what is announced stays";
+const BACK: &str = "following the API again";
+
+impl Context {
+    /// Waits until every watch of every speaker goes on after an outage of the
+    /// API. A watch is tried again after up to 10 s, and only the logs say when
+    /// it goes on.
+    pub async fn speakers_follow_the_api(&self) -> Result<()> {
+        for pod in self.herald_pods(SPEAKER).await? {
+            let name = pod.metadata.name.unwrap_or_default();
+            let log = self
+                .lab()
+                .logs()
+                .join("pods")
+                .join(format!("{HERALD}_{name}_speaker.log"));
+            wait::until(&format!("{name} to follow the API again"), || async {
+                let away = watches_away(&std::fs::read_to_string(&log)?);
+                ensure!(away.is_empty(), "it does not follow {away:?}");
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Kinds that the speaker with this log does not follow at its end.
+fn watches_away(log: &str) -> BTreeSet<String> {
+    let mut away = BTreeSet::new();
+    for line in log.lines() {
+        let Ok(line) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
+        let Some(kind) = line["kind"].as_str() else {
+            continue;
+        };
+        match line["message"].as_str() {
+            Some(AWAY) => drop(away.insert(kind.to_owned())),
+            Some(BACK) => drop(away.remove(kind)),
+            _ => {}
+        }
+    }
+    away
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_is_away_until_it_goes_on() {
+        let line = |message, kind| json!({"message": message, "kind": kind}).to_string();
+        let log = [
+            line(AWAY, "Node"),
+            line(AWAY, "Pod"),
+            "no JSON".to_owned(),
+            line(BACK, "Node"),
+        ]
+        .join("\n");
+        assert_eq!(watches_away(&log), BTreeSet::from(["Pod".to_owned()]));
     }
 }

@@ -13,23 +13,29 @@
 //! one for each part of the world: workloads, Services, pools, clients,
 //! Herald itself, the pretend cloud, the audit log.
 
+mod apiproxy;
 pub mod audit;
 mod aws;
 pub mod clients;
 mod cloud;
 mod command;
 mod context;
+pub mod crowd;
+mod effort;
 mod exchange;
 mod group;
 mod grouping;
 pub mod herald;
 mod l2;
+mod metrics;
 mod outcome;
 mod pools;
 mod report;
 mod runner;
 pub mod services;
 mod spec;
+pub mod statistics;
+pub mod traffic;
 pub mod wait;
 pub mod workloads;
 
@@ -39,8 +45,10 @@ pub use cloud::Cloud;
 pub(crate) use command::default_logs;
 pub use command::{ScenarioArguments, list};
 pub use context::Context;
+pub use effort::Effort;
 pub use group::run as run_group;
 pub use grouping::{Group, Selection, cases, groups};
+pub use metrics::Metrics;
 pub use outcome::{Figure, Outcome, Sample, Summary, Verdict};
 pub use report::Event;
 pub use services::Family;

@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
 use herald_api::names::CONDITION_VALID;
-use herald_api::{IPAddressPool, L2Advertisement};
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use herald_api::{IPAddressPool, IPAddressPoolStatus, L2Advertisement};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::context::LABEL;
 use super::{Context, Family, wait};
@@ -65,6 +65,19 @@ impl Context {
     /// A pool of these CIDRs and ranges for the scenario's own namespace, not
     /// announced. Returns when the API server has taken it.
     pub async fn pool_of(&self, name: &str, addresses: &[String]) -> Result<()> {
+        self.pool_with(name, addresses, json!({})).await
+    }
+
+    /// [`Context::pool_of`] with more in its specification, which goes before what
+    /// the others have.
+    pub async fn pool_with(&self, name: &str, addresses: &[String], more: Value) -> Result<()> {
+        let mut spec = json!({
+            "addresses": addresses,
+            "serviceAllocation": {"namespaces": [self.namespace()]},
+        });
+        for (field, value) in more.as_object().into_iter().flatten() {
+            spec[field] = value.clone();
+        }
         let pools: Api<IPAddressPool> = self.herald_api();
         let pool = serde_json::from_value(json!({
             "apiVersion": "herald.dev/v1alpha1",
@@ -73,10 +86,7 @@ impl Context {
                 "name": self.pool_name(name),
                 "labels": {LABEL: self.namespace()},
             },
-            "spec": {
-                "addresses": addresses,
-                "serviceAllocation": {"namespaces": [self.namespace()]},
-            },
+            "spec": spec,
         }))?;
         pools
             .create(&PostParams::default(), &pool)
@@ -92,7 +102,7 @@ impl Context {
 
     /// [`Context::announce`], only from nodes that one of these label
     /// selectors takes. Once a scenario.
-    pub async fn announce_from(&self, node_selectors: serde_json::Value) -> Result<()> {
+    pub async fn announce_from(&self, node_selectors: Value) -> Result<()> {
         let advertisements: Api<L2Advertisement> = self.herald_api();
         if advertisements.get_opt(self.namespace()).await?.is_some() {
             return Ok(());
@@ -125,6 +135,50 @@ impl Context {
         Ok(pools.get(&self.pool_name(name)).await?)
     }
 
+    /// Changes the specification of a pool (JSON merge patch).
+    pub async fn change_pool(&self, name: &str, spec: Value) -> Result<()> {
+        let pools: Api<IPAddressPool> = self.herald_api();
+        let patch = Patch::Merge(json!({"spec": spec}));
+        pools
+            .patch(&self.pool_name(name), &PatchParams::default(), &patch)
+            .await
+            .with_context(|| format!("change pool {name}"))?;
+        Ok(())
+    }
+
+    /// Waits until a pool has a condition of this type, and returns its message.
+    pub async fn pool_says(&self, name: &str, condition: &str, status: &str) -> Result<String> {
+        let pools: Api<IPAddressPool> = self.herald_api();
+        wait::object(
+            pools,
+            &self.pool_name(name),
+            &format!("pool {name} to be {condition}={status}"),
+            |pool| {
+                let mut conditions = pool?.status.as_ref()?.conditions.iter();
+                let found = conditions.find(|c| c.type_ == condition)?;
+                (found.status == status).then(|| found.message.clone())
+            },
+        )
+        .await
+    }
+
+    /// Waits until what a pool's status says is so.
+    pub async fn pool_status(
+        &self,
+        name: &str,
+        what: &str,
+        check: impl Fn(&IPAddressPoolStatus) -> bool,
+    ) -> Result<()> {
+        let pools: Api<IPAddressPool> = self.herald_api();
+        wait::object(
+            pools,
+            &self.pool_name(name),
+            &format!("pool {name} to say {what}"),
+            |pool| check(pool?.status.as_ref()?).then_some(()),
+        )
+        .await
+    }
+
     /// Deletes a pool of the scenario.
     pub async fn delete_pool(&self, name: &str) -> Result<()> {
         let pools: Api<IPAddressPool> = self.herald_api();
@@ -132,6 +186,18 @@ impl Context {
             .delete(&self.pool_name(name), &DeleteParams::default())
             .await?;
         Ok(())
+    }
+
+    /// Waits until a pool of the scenario is gone.
+    pub async fn pool_is_gone(&self, name: &str) -> Result<()> {
+        let pools: Api<IPAddressPool> = self.herald_api();
+        wait::object(
+            pools,
+            &self.pool_name(name),
+            &format!("pool {name} to be gone"),
+            |pool| pool.is_none().then_some(()),
+        )
+        .await
     }
 
     /// Waits until a pool's condition `Valid` has this status and reason, and

@@ -13,7 +13,10 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::group::Plan;
-use super::{Case, Event, Group, Kernel, Outcome, Selection, Summary, Verdict, cases, groups};
+use super::{
+    Case, Effort, Event, Group, Kernel, Outcome, Selection, Summary, Verdict, cases, groups,
+};
+use crate::router::{self, Software};
 use crate::{assets, isolate, scenarios, vm};
 
 /// Memory that a lab of three nodes may need, with room to spare.
@@ -23,6 +26,8 @@ const LAB_KIB: u64 = 2 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Options {
     pub selection: Selection,
+    /// How much benches do.
+    pub effort: Effort,
     /// Labs side by side; as many as fit when none is given.
     pub jobs: Option<usize>,
     /// Where logs and captures are kept.
@@ -40,12 +45,15 @@ pub(super) async fn run(options: &Options) -> Result<Summary> {
         )
     })?;
     let labels: Vec<String> = cases.iter().map(Case::label).collect();
+    let routers = routers(&cases).await?;
+    let unavailable =
+        |case: &Case| unavailable(case, options.kernel).or_else(|| no_router(case, &routers));
     let (runnable, skipped): (Vec<Case>, Vec<Case>) = cases
         .into_iter()
-        .partition(|case| unavailable(case, options.kernel).is_none());
+        .partition(|case| unavailable(case).is_none());
     let mut outcomes: BTreeMap<String, Outcome> = skipped
         .iter()
-        .filter_map(|case| Some((case.label(), skip(case, unavailable(case, options.kernel)?))))
+        .filter_map(|case| Some((case.label(), skip(case, unavailable(case)?))))
         .collect();
 
     let groups = groups(scenarios::ALL, runnable);
@@ -110,6 +118,7 @@ fn plan(options: &Options, group: Group) -> Plan {
         logs: options.logs.join(folder(&group)),
         needs: group.needs,
         cases: group.cases,
+        effort: options.effort.clone(),
     }
 }
 
@@ -130,6 +139,37 @@ fn unavailable(case: &Case, kernel: Kernel) -> Option<String> {
             case.needs.proxy_mode
         )
     })
+}
+
+/// Fetches what the cases' routers run, outside of the labs, which have no way to
+/// fetch anything. What can't be had comes with its reason.
+async fn routers(cases: &[Case]) -> Result<Vec<(Software, String)>> {
+    let mut wanted: Vec<Software> = cases.iter().flat_map(|c| c.needs.routers.clone()).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let missing = tokio::task::spawn_blocking(move || {
+        let ensure = |software| Some((software, router::packages::ensure(software).err()?));
+        wanted.into_iter().filter_map(ensure).collect::<Vec<_>>()
+    })
+    .await?;
+    Ok(missing
+        .into_iter()
+        .map(|(software, error)| (software, format!("{error:#}")))
+        .inspect(|(software, why)| eprintln!("scenarios: no {software}: {why}"))
+        .collect())
+}
+
+/// Why a case that needs a router has none, if it has none.
+fn no_router(case: &Case, missing: &[(Software, String)]) -> Option<String> {
+    let wanted = &case.needs.routers;
+    let why = |software: &Software| missing.iter().find(|(name, _)| name == software);
+    let reasons: Option<Vec<String>> = wanted
+        .iter()
+        .map(|software| why(software).map(|(name, why)| format!("no {name}: {why}")))
+        .collect();
+    reasons
+        .filter(|all| !all.is_empty())
+        .map(|all| all.join("; "))
 }
 
 /// Whether a lab on this kernel needs a virtual machine from here.
@@ -180,8 +220,13 @@ fn folder(group: &Group) -> String {
                 String::new()
             };
             let needs = &group.needs;
+            let routers = if needs.routers.is_empty() {
+                ""
+            } else {
+                "-routers"
+            };
             format!(
-                "shared-{}-{}{round}",
+                "shared-{}-{}{routers}{round}",
                 needs.overlay.name(),
                 needs.proxy_mode
             )

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use herald_api::names::CONDITION_LOAD_BALANCER_READY;
+use herald_api::names::{CONDITION_LOAD_BALANCER_READY, CONDITION_WARNINGS};
 use k8s_openapi::api::core::v1::{Event, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -50,6 +50,7 @@ pub struct Exposing<'a> {
     spec: Map<String, Value>,
     ports: Vec<Value>,
     annotations: Map<String, Value>,
+    labels: Value,
 }
 
 impl Context {
@@ -67,6 +68,7 @@ impl Context {
             spec,
             ports: Vec::new(),
             annotations: Map::new(),
+            labels: json!({}),
         }
     }
 
@@ -192,6 +194,38 @@ impl Context {
                 let condition = ready_condition(service?)?;
                 (condition.status == status && condition.reason == reason)
                     .then(|| condition.message.clone())
+            },
+        )
+        .await
+    }
+
+    /// Waits until nothing about a Service is odd.
+    pub async fn not_warned(&self, name: &str) -> Result<()> {
+        wait::object(
+            self.api(),
+            name,
+            &format!("Service {name} to be warned of nothing"),
+            |service| {
+                let service: &Service = service?;
+                let mut conditions = service.status.as_ref()?.conditions.iter().flatten();
+                let odd = conditions.any(|c| c.type_ == CONDITION_WARNINGS);
+                (!odd).then_some(())
+            },
+        )
+        .await
+    }
+
+    /// Waits until the warnings about a Service say this, and returns them.
+    pub async fn warned(&self, name: &str, words: &str) -> Result<String> {
+        wait::object(
+            self.api(),
+            name,
+            &format!("Service {name} to be warned of {words:?}"),
+            |service| {
+                let service: &Service = service?;
+                let conditions = service.status.as_ref()?.conditions.as_ref()?;
+                let found = conditions.iter().find(|c| c.type_ == CONDITION_WARNINGS)?;
+                found.message.contains(words).then(|| found.message.clone())
             },
         )
         .await
@@ -339,6 +373,12 @@ impl Exposing<'_> {
         self
     }
 
+    /// Labels, an object.
+    pub fn label_all(mut self, labels: Value) -> Self {
+        self.labels = labels;
+        self
+    }
+
     /// Makes the Service; returns when the API server has taken it.
     pub async fn create(mut self) -> Result<Instant> {
         if self.ports.is_empty() {
@@ -348,7 +388,9 @@ impl Exposing<'_> {
         }
         self.spec.insert("ports".into(), self.ports.into());
         let service = serde_json::from_value(json!({
-            "metadata": {"name": self.name, "annotations": self.annotations},
+            "metadata": {
+                "name": self.name, "annotations": self.annotations, "labels": self.labels,
+            },
             "spec": self.spec,
         }))?;
         let services: Api<Service> = self.context.api();

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Context;
 use crate::plan::Families;
+use crate::router::Software;
 
 /// kube-proxy's mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -101,6 +102,8 @@ pub struct Needs {
     pub proxy_mode: ProxyMode,
     /// How Herald is installed.
     pub overlay: Overlay,
+    /// What runs on the routers.
+    pub routers: Vec<Software>,
 }
 
 impl Needs {
@@ -128,7 +131,12 @@ impl fmt::Display for Needs {
             if self.clients == 1 { "" } else { "s" },
             self.proxy_mode,
             self.overlay.name()
-        )
+        )?;
+        for (i, software) in self.routers.iter().enumerate() {
+            let before = if i == 0 { "routers" } else { "and" };
+            write!(f, ", {before} {software}")?;
+        }
+        Ok(())
     }
 }
 
@@ -149,6 +157,9 @@ pub struct Scenario {
     pub proxy_modes: &'static [ProxyMode],
     /// How Herald is installed.
     pub overlay: Overlay,
+    /// What runs on the routers `r1`, `r2`, ... outside of the cluster. It is
+    /// skipped where none of them can be had.
+    pub routers: &'static [Software],
     /// Whether it bears company.
     pub isolation: Isolation,
     /// Whether it measures something worth a bench.
@@ -170,6 +181,7 @@ impl Scenario {
         families: Families::Dual,
         proxy_modes: &[ProxyMode::Nftables],
         overlay: Overlay::BareMetal,
+        routers: &[],
         isolation: Isolation::Shared,
         measures: false,
         only_bench: false,
@@ -177,7 +189,7 @@ impl Scenario {
     };
 
     /// What it needs with one of its kube-proxy modes.
-    pub const fn needs(&self, proxy_mode: ProxyMode) -> Needs {
+    pub fn needs(&self, proxy_mode: ProxyMode) -> Needs {
         let ipvs = matches!(proxy_mode, ProxyMode::Ipvs);
         Needs {
             // In a virtual machine each node costs minutes, and two are enough
@@ -191,6 +203,7 @@ impl Scenario {
             families: self.families,
             proxy_mode,
             overlay: self.overlay,
+            routers: self.routers.to_vec(),
         }
     }
 }

@@ -8,6 +8,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use super::{Context, wait};
+use crate::vm;
 
 /// Image of the echo.
 pub const ECHO: &str = "ghcr.io/herald-lb/echo:v0.1.0";
@@ -101,8 +102,30 @@ impl Context {
     }
 }
 
+impl Context {
+    /// `kubectl drain`: no pod is put on the node any more, and those that are
+    /// there, but for those of `DaemonSets`, go elsewhere. Returns when they have.
+    pub async fn drain(&self, node: &str) -> Result<()> {
+        let limit = format!("--timeout={}s", (wait::PATIENCE * vm::patience()).as_secs());
+        self.kubectl(&[
+            "drain",
+            node,
+            "--ignore-daemonsets",
+            "--delete-emptydir-data",
+            &limit,
+        ])
+        .await
+        .map(drop)
+    }
+
+    /// `kubectl uncordon`.
+    pub async fn uncordon(&self, node: &str) -> Result<()> {
+        self.kubectl(&["uncordon", node]).await.map(drop)
+    }
+}
+
 /// Whether a Deployment's status is what its specification asks for.
-pub(super) fn is_rolled_out(deployment: &Deployment) -> bool {
+pub fn is_rolled_out(deployment: &Deployment) -> bool {
     let wanted = deployment
         .spec
         .as_ref()

@@ -45,11 +45,8 @@ pub(super) async fn bad_objects(ctx: &mut Context) -> Result<()> {
     ctx.event("Service", "unknown-class", "UnknownClass")
         .await?;
 
-    let two = format!("{},{}", ctx.nth(family, 2), ctx.nth(family, 3));
-    for (name, wish) in [
-        ("two-of-a-family", two),
-        ("malformed", "10.20.100".to_owned()),
-    ] {
+    let twice = format!("{0},{0}", ctx.nth(family, 2));
+    for (name, wish) in [("twice", twice), ("malformed", "10.20.100".to_owned())] {
         ctx.expose(name)
             .in_front_of("web")
             .annotate(ANNOTATION_LOAD_BALANCER_IPS, wish)

@@ -160,7 +160,37 @@ pub(super) async fn speaker_restart(ctx: &mut Context) -> Result<()> {
         ctx.client().owner(address).await?;
     }
     let reports = stop(ctx, probing).await?;
-    loss(ctx, "rollout", &reports)
+    loss(ctx, "rollout", &reports)?;
+    drain(ctx, &addresses).await
+}
+
+/// A node is emptied, as for its maintenance, and may take pods again.
+async fn drain(ctx: &mut Context, addresses: &[IpAddr]) -> Result<()> {
+    ctx.speakers_hear_each_other().await?;
+    let owner = ctx.client().owner(addresses[0]).await?;
+    let probing = probe(ctx, addresses).await?;
+    ctx.drain(&owner).await?;
+    ctx.rolled_out("web").await?;
+    ctx.operator_is_well().await?;
+    let mut owners = Vec::new();
+    for &address in addresses {
+        owners.push(ctx.client().owner(address).await?);
+    }
+    ctx.step(format!(
+        "{owner} is drained; {} answer",
+        owners.join(" and ")
+    ));
+    ctx.uncordon(&owner).await?;
+    ctx.speakers_follow().await?;
+    for (&address, before) in addresses.iter().zip(&owners) {
+        let now = ctx.client().owner(address).await?;
+        ensure!(
+            now == *before,
+            "{address} moved back from {before} to {now}"
+        );
+    }
+    ctx.step(format!("{owner} may take pods again, and nothing moved"));
+    loss(ctx, "drain", &stop(ctx, probing).await?)
 }
 
 /// Notes for how long traffic was dark, which must not be long.

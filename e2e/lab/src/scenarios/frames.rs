@@ -3,11 +3,14 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, Patch, PatchParams};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::frames::AskArguments;
@@ -107,6 +110,98 @@ pub(super) async fn hostile_frames(ctx: &mut Context) -> Result<()> {
         ensure!(told == 0, "{told} events {reason}");
     }
     ctx.step("the same owners, no probe lost, no speaker started again");
+    Ok(())
+}
+
+/// Why speakers do not take a heartbeat in.
+const REASONS: [&str; 4] = ["replayed", "forged", "unknown-key", "unsealed"];
+
+/// Heartbeats of a session that is over and of one that goes on, its sender's
+/// last word among them, recorded and sent again, and forged without the key.
+pub(super) async fn hostile_heartbeats(ctx: &mut Context) -> Result<()> {
+    let served = served(ctx).await?;
+    let (address, leaver) = &served[0];
+    ctx.speakers_hear_each_other().await?;
+    let file = ctx.directory().join("heartbeats.jsonl");
+    let program = isolate::own_path()?;
+    let recorder = ctx
+        .lab()
+        .command(FOREIGN, &program)
+        .arg("__record")
+        .arg(&file)
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    // A whole life: what it says at last, and what it says anew.
+    let speaker = ctx.speaker_on(leaver).await?;
+    ctx.signal(&speaker, "speaker", Signal::SIGTERM)?;
+    ctx.replace_speaker(leaver, &speaker).await?;
+    ctx.speakers_hear_each_other().await?;
+    let pid = recorder.id().context("the recorder runs")?;
+    kill(Pid::from_raw(pid.try_into()?), Signal::SIGTERM)?;
+    let output = recorder.wait_with_output().await?;
+    ensure!(
+        output.status.success(),
+        "recording ended with {}",
+        output.status
+    );
+    ctx.step(String::from_utf8_lossy(&output.stdout).trim());
+
+    let mut owners = Vec::new();
+    for (address, _) in &served {
+        owners.push(ctx.client().owner(*address).await?);
+    }
+    let restarts_before = restarts(ctx).await?;
+    let taken = ctx.over_speakers("herald_l2_takeovers_total", &[]).await?;
+    let rejected = async |reason: &str| {
+        ctx.over_speakers("herald_l2_heartbeats_rejected_total", &[("reason", reason)])
+            .await
+    };
+    let mut before = Vec::new();
+    for reason in REASONS {
+        before.push(rejected(reason).await?);
+    }
+    let mut probing = ctx.client().probe(Target::udp(*address, 9000))?;
+    probing.wait_answered(FLOWING).await?;
+    for _ in 0..3 {
+        let sent = ctx
+            .lab()
+            .command(FOREIGN, &program)
+            .arg("__replay")
+            .arg(&file)
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        ensure!(
+            sent.status.success(),
+            "sending failed: {}",
+            String::from_utf8_lossy(&sent.stderr)
+        );
+        ctx.step(format!(
+            "{} sent",
+            String::from_utf8_lossy(&sent.stdout).trim()
+        ));
+    }
+    probing.wait_answered(FLOWING).await?;
+    let report = probing.stop().await?;
+    ensure!(report.lost == 0, "{} probes lost", report.lost);
+    for (reason, before) in REASONS.iter().zip(before) {
+        let count = rejected(reason).await? - before;
+        ctx.step(format!("{count} counted as {reason}"));
+        ensure!(count > 0.5, "nothing was counted as {reason}");
+    }
+    let moved = ctx.over_speakers("herald_l2_takeovers_total", &[]).await? - taken;
+    ensure!(moved.abs() < 0.5, "{moved} groups moved");
+    for ((address, _), owner) in served.iter().zip(&owners) {
+        let now = ctx.client().owner(*address).await?;
+        ensure!(now == *owner, "{address} moved from {owner} to {now}");
+    }
+    ctx.speakers_hear_each_other().await?;
+    ensure!(
+        restarts(ctx).await? == restarts_before,
+        "a speaker was started again"
+    );
+    ctx.step("no probe lost, nothing moved, and all speakers hear each other");
     Ok(())
 }
 

@@ -1,15 +1,23 @@
 //! The list of scenarios. It is the specification of what Herald does for a
 //! client outside the cluster; `herald-lab list` prints it.
 
+mod admission;
+mod adopt;
 mod allocation;
 mod bad_objects;
+mod bench;
 mod cloud;
 mod exposing;
 mod failover;
+mod fencing;
 mod frames;
 mod operator;
+mod pools;
 mod rbac;
+mod scale;
 mod segment;
+mod sharing;
+mod side_by_side;
 
 use crate::scenario::Isolation::Own;
 use crate::scenario::Overlay::FakeCloud;
@@ -86,12 +94,123 @@ pub static ALL: &[Scenario] = &[
         ..Scenario::BASE
     },
     Scenario {
+        name: "pool-choice",
+        title: "which pool a Service gets its addresses from: by namespace, labels, priority and \
+                name; one family or two, gained and lost, from one pool or from two",
+        run: run!(pools::pool_choice),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "pool-rules",
+        title: "limits, reserved, excluded and freed addresses, and such as the cluster uses \
+                itself: kept to, and told on the pool and on the Service",
+        run: run!(pools::pool_rules),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "pool-draining",
+        title: "a pool drains: a Service has its old address beside the new one for a while, and no \
+                probe is lost; without any pool it keeps what it has, and is told",
+        run: run!(pools::pool_draining),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "outside-pools",
+        title: "five restarts of the operator with Services that wait change no address; Services \
+                whose pool is deleted are moved, or lose their address, where the flag says so",
+        isolation: Own,
+        run: run!(pools::outside_pools),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "shared-address",
+        title: "Services with one sharing key have one address, announced by one node; one whose \
+                port is taken is told by whom, and joins them when the port is free",
+        run: run!(sharing::shared_address),
+        ..Scenario::BASE
+    },
+    Scenario {
         name: "operator-failover",
         title: "the leading operator is killed while 50 Services are created: each has one \
                 address, none is given twice, and a full restart changes nothing",
         isolation: Own,
         measures: true,
         run: run!(operator::failover),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "operator-fence",
+        title: "the leading operator is stopped, and another one cut off, while Services are \
+                created: no address is given twice, and nothing of a former leader is written",
+        isolation: Own,
+        run: run!(fencing::stopped),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "operator-killed",
+        title: "the leading operator is killed ten times while Services come, change and go: \
+                each has exactly what it should",
+        isolation: Own,
+        run: run!(fencing::killed),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "operator-killed-often",
+        title: "as operator-killed, a hundred times",
+        isolation: Own,
+        only_bench: true,
+        run: run!(fencing::killed_often),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "api-faults",
+        title: "30 % of the operator's requests fail and the API server is started anew while \
+                1,000 Services are created: each has an address of its own",
+        isolation: Own,
+        run: run!(fencing::api_faults),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "two-operators",
+        title: "two operators of two classes side by side: neither touches the other's Services, \
+                and one that moves from one to the other leaves nothing behind",
+        overlay: FakeCloud,
+        isolation: Own,
+        run: run!(side_by_side::two_operators),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "admission",
+        title: "with the admission policies the API server refuses what contradicts itself and, \
+                in strict mode, annotations that nobody knows; nothing else",
+        isolation: Own,
+        run: run!(admission::policies),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "adopt-metallb",
+        title: "MetalLB's pools, advertisements and peers are taken over, and its Services with \
+                every address; migrated, they stay when MetalLB goes",
+        isolation: Own,
+        run: run!(adopt::metallb),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "cold-start",
+        title: "2,000 Services wait when the operator starts: how fast they have their addresses, \
+                beside what the same API server takes from a bare client",
+        isolation: Own,
+        only_bench: true,
+        run: run!(scale::cold_start),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "ten-thousand",
+        title: "10,000 Services: pace and memory, a restart, one more Service, the leader's death, \
+                and no write where nothing changes",
+        isolation: Own,
+        only_bench: true,
+        run: run!(scale::ten_thousand),
         ..Scenario::BASE
     },
     Scenario {
@@ -139,7 +258,8 @@ pub static ALL: &[Scenario] = &[
     Scenario {
         name: "speaker-killed",
         title: "SIGKILL of the announcing speaker: one owner, soon; SIGSTOP: others take over, and when \
-                it runs again it sees that it is not the owner any more",
+                it runs again it sees that it is not the owner any more; a short stall moves \
+                nothing",
         isolation: Own,
         measures: true,
         run: run!(segment::speaker_killed),
@@ -205,8 +325,8 @@ pub static ALL: &[Scenario] = &[
     },
     Scenario {
         name: "speaker-restart",
-        title: "SIGTERM of the announcing speaker and a rolling restart of the DaemonSet: \
-                traffic goes on",
+        title: "SIGTERM of the announcing speaker, a rolling restart of the DaemonSet, and a drain \
+                of the announcing node: traffic goes on, and nothing moves back",
         isolation: Own,
         measures: true,
         run: run!(failover::speaker_restart),
@@ -234,6 +354,13 @@ pub static ALL: &[Scenario] = &[
         title: "thousands of malformed ARP and NDP frames: no probe is lost, nothing moves, no \
                 speaker ends, and no conflict is told that there is not",
         run: run!(frames::hostile_frames),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "hostile-heartbeats",
+        title: "heartbeats sent again later, from their senders' addresses and another, and forged \
+                ones: counted, no probe is lost, nothing moves, and no speaker is taken for gone",
+        run: run!(frames::hostile_heartbeats),
         ..Scenario::BASE
     },
     Scenario {
@@ -268,9 +395,61 @@ pub static ALL: &[Scenario] = &[
         ..Scenario::BASE
     },
     Scenario {
+        name: "l2-failover",
+        title: "for how long a client sees nothing when the owner crashes, is cut off, or its \
+                speaker is killed or stopped, by profile, and without the API server",
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::l2_failover),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "l2-failover-10",
+        title: "the same with ten nodes",
+        nodes: 10,
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::l2_failover),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "l2-move",
+        title: "probes lost in planned moves: SIGTERM, roll-out, drain, exclude label, rebalance",
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::l2_move),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "l2-scale",
+        title: "a node with a third of 10,000 addresses dies: when the first and the last of \
+                them are answered for and announced by others",
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::l2_scale),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "idle",
+        title: "CPU and memory of a speaker that has nothing to do, with up to 10,000 addresses, \
+                among 3 nodes and among 50 peers",
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::idle),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "soak",
+        title: "moves and lost probes in minutes with both cores busy and 1 % of frames lost",
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::soak),
+        ..Scenario::BASE
+    },
+    Scenario {
         name: "bad-objects",
         title: "overlapping pools, a range upside down, a CIDR with host bits, an unknown class, \
-                two requested addresses of one family: each is told, and nothing else is \
+                an address requested twice: each is told, and nothing else is \
                 disturbed",
         run: run!(bad_objects::bad_objects),
         ..Scenario::BASE
@@ -342,7 +521,7 @@ mod tests {
         let names: BTreeSet<&str> = ALL.iter().map(|scenario| scenario.name).collect();
         assert_eq!(names.len(), ALL.len());
         for name in names {
-            let fits = |c: char| c.is_ascii_lowercase() || c == '-';
+            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
             assert!(!name.is_empty() && name.chars().all(fits), "{name:?}");
         }
     }

@@ -2,7 +2,7 @@
 //! speaker is not well.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use k8s_openapi::ByteString;
@@ -14,8 +14,8 @@ use super::failover::{count, gap, loss, probe, served, served_as, stop, worst};
 use crate::capture::Capture;
 use crate::faults::{self, Direction};
 use crate::network::Network;
-use crate::scenario::Context;
 use crate::scenario::wait::PATIENCE;
+use crate::scenario::{Context, wait};
 
 const LAN: Network = Network::Lan(0);
 
@@ -53,10 +53,10 @@ pub(super) async fn link_cut(ctx: &mut Context) -> Result<()> {
 
     // A carrier that is lost is not waited for.
     let owner = &next[0];
-    let probing = probe(ctx, &addresses[..1]).await?;
+    let probing = probe(ctx, &addresses).await?;
     faults::plug(owner, LAN, false)?;
     ctx.step(format!("the cable of {owner} is pulled"));
-    left(ctx, &addresses[..1], owner).await?;
+    left(ctx, &addresses, owner).await?;
     gap(ctx, "unplugged", &stop(ctx, probing).await?)?;
     faults::plug(owner, LAN, true)?;
     ctx.speakers_see_each_other().await?;
@@ -72,10 +72,10 @@ pub(super) async fn one_way(ctx: &mut Context) -> Result<()> {
     for (what, direction) in [("unheard", Direction::Out), ("deaf", Direction::In)] {
         ctx.speakers_see_each_other().await?;
         let owner = ctx.client().owner(addresses[0]).await?;
-        let probing = probe(ctx, &addresses[..1]).await?;
+        let probing = probe(ctx, &addresses).await?;
         faults::cut(&owner, LAN, direction)?;
         ctx.step(format!("{owner} is {what}"));
-        left(ctx, &addresses[..1], &owner).await?;
+        left(ctx, &addresses, &owner).await?;
         gap(ctx, what, &stop(ctx, probing).await?)?;
         faults::heal(&owner, LAN)?;
     }
@@ -98,10 +98,10 @@ pub(super) async fn flap_then_crash(ctx: &mut Context) -> Result<()> {
     }
     ctx.step(format!("the link of {flapping} flapped"));
     let owner = ctx.client().owner(addresses[0]).await?;
-    let probing = probe(ctx, &addresses[..1]).await?;
+    let probing = probe(ctx, &addresses).await?;
     faults::crash_node(ctx.lab(), &owner)?;
     ctx.step(format!("{owner} crashed"));
-    left(ctx, &addresses[..1], &owner).await?;
+    left(ctx, &addresses, &owner).await?;
     gap(ctx, "", &stop(ctx, probing).await?)
 }
 
@@ -132,7 +132,41 @@ pub(super) async fn speaker_killed(ctx: &mut Context) -> Result<()> {
     ctx.step("it runs again, and must see that others have what it had");
     ctx.speakers_see_each_other().await?;
     stays(ctx, &addresses, &next).await?;
-    gap(ctx, "stopped", &stop(ctx, probing).await?)
+    gap(ctx, "stopped", &stop(ctx, probing).await?)?;
+    short_stall(ctx, &addresses, &next).await
+}
+
+/// A speaker that does not run for a moment, shorter than it takes to give it up:
+/// it notices, and nothing moves.
+async fn short_stall(ctx: &mut Context, addresses: &[IpAddr], owners: &[String]) -> Result<()> {
+    const STALL: Duration = Duration::from_millis(150);
+    let node = &owners[0];
+    let speaker = ctx.speaker_on(node).await?;
+    let stalls = async || {
+        let metrics = ctx.speaker_metrics(node).await?;
+        anyhow::Ok(metrics.sum("herald_l2_stalls_total", &[]))
+    };
+    let before = stalls().await?;
+    let taken = ctx.over_speakers("herald_l2_takeovers_total", &[]).await?;
+    let probing = probe(ctx, addresses).await?;
+    let begin = Instant::now();
+    ctx.signal(&speaker, "speaker", Signal::SIGSTOP)?;
+    sleep(STALL).await;
+    ctx.signal(&speaker, "speaker", Signal::SIGCONT)?;
+    let lasted = begin.elapsed();
+    wait::until("the speaker to count its stall", || async {
+        ensure!(stalls().await? > before, "it counts none");
+        Ok(())
+    })
+    .await?;
+    stays(ctx, addresses, owners).await?;
+    let moved = ctx.over_speakers("herald_l2_takeovers_total", &[]).await? - taken;
+    ensure!(moved.abs() < 0.5, "{moved} groups moved");
+    ctx.step(format!(
+        "stopped for {} ms: it noticed, and nothing moved",
+        lasted.as_millis()
+    ));
+    loss(ctx, "stalled", &stop(ctx, probing).await?)
 }
 
 /// The owner is cut off from the cluster, and is well on the LAN.

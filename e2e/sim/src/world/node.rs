@@ -66,7 +66,9 @@ impl World {
         while let Some(election) = &mut self.nodes[n].election
             && let Some(transmit) = election.poll_transmit()
         {
-            if !transmit.detour {
+            if transmit.detour {
+                self.last_word(n, &transmit.heartbeat);
+            } else {
                 self.transmit(n, &transmit.heartbeat);
             }
         }
@@ -94,7 +96,12 @@ impl World {
     fn follow(&mut self, n: usize, event: &Event) -> Result<(), String> {
         match *event {
             Event::Announce { group, cause } => {
-                self.nodes[n].owned |= self.bit(group);
+                let bit = self.bit(group);
+                let node = &mut self.nodes[n];
+                node.owned |= bit;
+                if cause != Cause::Resumed {
+                    node.took.insert(group, self.now);
+                }
                 self.summary.takes += 1;
                 let name = self.group_name(group);
                 let cause_named = self.cause_name(cause);
@@ -175,6 +182,29 @@ impl World {
             };
             self.job(self.now + delay, Job::Deliver(other, datagram.clone()));
         }
+    }
+
+    /// Sends by another network what can't be said on the segment.
+    fn last_word(&mut self, n: usize, heartbeat: &Heartbeat) {
+        let heartbeat = Rc::new(heartbeat.clone());
+        for other in (0..self.nodes.len()).filter(|other| *other != n) {
+            if self.nodes[n].machine && self.rng.u32(0..4) != 0 {
+                let at = self.now + self.rng.u64(200..3000);
+                self.job(at, Job::LastWord(other, heartbeat.clone()));
+            }
+        }
+    }
+
+    /// It is believed if it comes from a session that was heard on the segment.
+    pub(super) fn hear_last_word(&mut self, n: usize, word: &Heartbeat) -> Result<(), String> {
+        if self.nodes[n].stalled {
+            return Ok(());
+        }
+        self.with(n, |election, now| {
+            if election.knows(word.sender, word.session) {
+                election.handle_heartbeat(word, now);
+            }
+        })
     }
 
     pub(super) fn reaches(&self, from: usize, to: usize) -> bool {

@@ -279,6 +279,56 @@ fn a_link_that_goes_down_is_not_waited_for() {
 }
 
 #[test]
+fn a_link_that_returns_is_listened_to_before_anything_is_called_vacant() {
+    for away in [20, 100, 400, 3000] {
+        let mut segment = Segment::ready(3, 1, |_| {});
+        let old = segment.owner(group(0));
+        segment.call(old, |speaker, now| speaker.set_link(false, now));
+        for (_, transmit) in &mut segment.wire {
+            transmit.detour = false;
+        }
+        segment.run(MS * 5);
+        let new = segment.owner(group(0));
+        // While it is away nothing reaches it.
+        segment.stopped.insert(old);
+        segment.run(MS * away);
+        segment.stopped.remove(&old);
+        segment.events.clear();
+        segment.call(old, |speaker, now| speaker.set_link(true, now));
+        segment.run(Duration::from_secs(4));
+        assert_eq!(segment.owner(group(0)), new, "away for {away} ms");
+        assert_eq!(segment.announced(group(0)), None, "away for {away} ms");
+    }
+}
+
+#[test]
+fn who_was_cut_off_and_hears_the_others_again_calls_nothing_vacant_before_it_knows() {
+    let mut segment = Segment::ready(3, 1, |_| {});
+    let alone = (0..3).find(|n| *n != segment.owner(group(0))).unwrap();
+    // Cut off for so long that it forgets the others, and may own nothing then.
+    segment.stopped.insert(alone);
+    for _ in 0..70 {
+        segment.run(Duration::from_secs(1));
+        segment.call(alone, Election::handle_timeout);
+    }
+    segment.events.clear();
+    segment.stopped.remove(&alone);
+    segment.run(Duration::from_secs(4));
+    let took = |(_, n, event): &(Duration, usize, Event)| {
+        *n == alone
+            && matches!(
+                event,
+                Event::Announce {
+                    cause: Cause::Vacant,
+                    ..
+                }
+            )
+    };
+    assert!(!segment.events.iter().any(took), "{:?}", segment.events);
+    segment.owner(group(0));
+}
+
+#[test]
 fn a_stall_of_our_own_is_not_charged_to_the_others() {
     let mut segment = Segment::ready(3, 30, |_| {});
     let mine: Vec<GroupId> = segment.speakers[0].as_ref().unwrap().owned().collect();

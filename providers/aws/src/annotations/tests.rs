@@ -35,7 +35,9 @@ fn warned_by(annotations: &[(&str, &str)], source_ranges: &[&str]) -> Vec<String
         ip_families: vec![IpFamily::V4],
         ip_family_policy: IpFamilyPolicy::SingleStack,
         requested_addresses: Vec::new(),
-        requested_pool: None,
+        requested_pools: Vec::new(),
+        sharing_key: None,
+        selector: BTreeMap::new(),
         ports: vec![ServicePort {
             name: "http".into(),
             protocol: Protocol::Tcp,

@@ -259,10 +259,18 @@ pub(super) fn steps(
             attributes,
         });
     }
-    if is.state == State::Active && detail.capacity_units != want.capacity_units {
+}
+
+/// Reserves capacity, after all else: AWS may not have it.
+pub(super) fn capacity(spec: &Spec, current: Option<&Have>, steps: &mut Vec<Step>) {
+    let Some((have, detail)) = current.and_then(|have| Some((have, have.detail.as_ref()?))) else {
+        return;
+    };
+    let (is, units) = (&have.load_balancer, spec.load_balancer.capacity_units);
+    if is.state == State::Active && detail.capacity_units != units {
         steps.push(Step::SetCapacity {
-            load_balancer: named(),
-            units: want.capacity_units,
+            load_balancer: Named::existing(&is.arn, &is.name),
+            units,
         });
     }
 }

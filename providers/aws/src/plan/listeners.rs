@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use crate::action::{Named, Step};
 use crate::cloud;
 use crate::observed::{Adoption, Have, Observed};
+use crate::plan::handover::Passing;
 use crate::plan::replace::given;
-use crate::plan::{fresh, group_named};
+use crate::plan::{fresh, group_named, handover};
 use crate::record::TAG_ADOPTED;
-use crate::spec::{GroupRef, Listener, Spec};
+use crate::spec::{GroupRef, Listener, NlbProtocol, Spec};
 
 /// The target groups of a listener, in order.
-fn groups(observed: &Observed, spec: &Spec, listener: &Listener) -> Vec<Named> {
+pub(super) fn groups(observed: &Observed, spec: &Spec, listener: &Listener) -> Vec<Named> {
     listener
         .forward
         .targets
@@ -42,11 +43,15 @@ pub(super) fn steps(
         || Named::planned(&spec.load_balancer.name),
         |have| Named::existing(&have.load_balancer.arn, &have.load_balancer.name),
     );
+    let passing = current.map_or_else(Vec::new, |_| handover::passing(observed, spec));
     for want in &spec.listeners {
         let groups = groups(observed, spec, want);
+        let passing = passing
+            .iter()
+            .find(|passing| passing.listener.port == want.port);
         match current.and_then(|have| have.listener(want.port)) {
             None => create(&named, want, groups, steps),
-            Some(is) => change(&named, want, groups, is, steps),
+            Some(is) => change(&named, want, groups, passing, is, steps),
         }
     }
     let lent = matches!(observed.adoption, Adoption::Given(_))
@@ -97,6 +102,7 @@ fn change(
     named: &Named,
     want: &Listener,
     groups: Vec<Named>,
+    passing: Option<&Passing<'_>>,
     is: &cloud::Listener,
     steps: &mut Vec<Step>,
 ) {
@@ -107,14 +113,30 @@ fn change(
         .filter(|arn| is.certificate.as_ref() != Some(arn))
         .cloned()
         .collect();
-    if !new.is_empty() {
-        steps.push(Step::AddCertificates {
-            load_balancer: named.clone(),
-            port: want.port,
-            certificates: new,
-        });
-    }
-    if differs(want, &groups, is) {
+    let add = (!new.is_empty()).then(|| Step::AddCertificates {
+        load_balancer: named.clone(),
+        port: want.port,
+        certificates: new,
+    });
+    // Only a TLS listener takes any, and one that is none any more has lost them.
+    let tls = |protocol: &str| protocol == NlbProtocol::Tls.as_str();
+    let (first, then) = if tls(&is.protocol) {
+        (add, None)
+    } else {
+        (None, add)
+    };
+    steps.extend(first);
+    if let Some(passing) = passing {
+        let (meanwhile, groups) = &passing.meanwhile;
+        if differs(meanwhile, groups, is) {
+            steps.push(Step::HandOver {
+                load_balancer: named.clone(),
+                arn: is.arn.clone(),
+                spec: Box::new(meanwhile.clone()),
+                groups: groups.clone(),
+            });
+        }
+    } else if differs(want, &groups, is) {
         steps.push(Step::ModifyListener {
             load_balancer: named.clone(),
             arn: is.arn.clone(),
@@ -122,13 +144,14 @@ fn change(
             groups,
         });
     }
+    steps.extend(then);
     let old: BTreeSet<String> = is
         .more_certificates
         .iter()
         .filter(|arn| !want.certificates.contains(arn))
         .cloned()
         .collect();
-    if !old.is_empty() {
+    if !old.is_empty() && want.protocol == NlbProtocol::Tls {
         steps.push(Step::RemoveCertificates {
             load_balancer: named.clone(),
             port: want.port,

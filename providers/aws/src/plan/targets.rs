@@ -9,7 +9,8 @@ use crate::client::TARGETS;
 use crate::cloud::HealthCheck;
 use crate::observed::{HaveGroup, Observed};
 use crate::plan::{fresh, missing_tags, refuse, stale_tags};
-use crate::spec::{CheckProtocol, Spec, Target, TargetGroup};
+use crate::record;
+use crate::spec::{CheckProtocol, Spec, Tags, Target, TargetGroup};
 
 /// Makes and changes target groups and registers targets; returns the steps that
 /// take targets away, which come when all else is in place.
@@ -83,7 +84,8 @@ fn change(
         }
     }
     if let Some(is) = &have.group.tags {
-        let (set, unset) = (missing_tags(&want.tags, is), stale_tags(&want.tags, is));
+        let tags = tags(want, have);
+        let (set, unset) = (missing_tags(&tags, is), stale_tags(&tags, is));
         if !set.is_empty() || !unset.is_empty() {
             steps.push(Step::Tag {
                 kind: TARGET_GROUP,
@@ -114,6 +116,17 @@ fn change(
         .collect()
 }
 
+/// The tags that it should have; a list of targets has those too that are still to go.
+fn tags(want: &TargetGroup, have: &HaveGroup) -> Tags {
+    let mut tags = want.tags.clone();
+    if let (true, Some(listed), Some(is)) = (want.shared, &have.listed, &have.detail.targets) {
+        let left = record::ids(is).intersection(listed).cloned().collect();
+        let all = record::ids(&want.targets).union(&left).cloned().collect();
+        tags.extend(record::list(&all).unwrap_or_default());
+    }
+    tags
+}
+
 fn checks_differ(want: &TargetGroup, check: &HealthCheck, is: &HealthCheck) -> bool {
     let mut is = is.clone();
     if want.health_check.protocol == CheckProtocol::Tcp {
@@ -131,8 +144,13 @@ fn checks_differ(want: &TargetGroup, check: &HealthCheck, is: &HealthCheck) -> b
 }
 
 /// Deletes the Service's target groups that are not wanted any more, unless a load
-/// balancer that is to stay for a while forwards to them.
-pub(super) fn unused(observed: &Observed, spec: &Spec) -> Vec<Step> {
+/// balancer that is to stay for a while forwards to them. Those that are `kept` for a
+/// listener only lose the targets that are named beside.
+pub(super) fn unused(
+    observed: &Observed,
+    spec: &Spec,
+    kept: &[(String, Vec<Target>)],
+) -> Vec<Step> {
     let wanted: BTreeSet<&str> = spec
         .target_groups
         .iter()
@@ -159,8 +177,18 @@ pub(super) fn unused(observed: &Observed, spec: &Spec) -> Vec<Step> {
         .values()
         .filter(|have| have.ours && !wanted.contains(have.group.name.as_str()))
         .filter(|have| moved(have))
-        .map(|have| Step::DeleteTargetGroup {
-            group: Named::existing(&have.group.arn, &have.group.name),
+        .flat_map(|have| {
+            let group = || Named::existing(&have.group.arn, &have.group.name);
+            match kept.iter().find(|(arn, _)| *arn == have.group.arn) {
+                Some((_, doomed)) => doomed
+                    .chunks(TARGETS)
+                    .map(|targets| Step::Deregister {
+                        group: group(),
+                        targets: targets.to_vec(),
+                    })
+                    .collect(),
+                None => vec![Step::DeleteTargetGroup { group: group() }],
+            }
         })
         .collect()
 }

@@ -1,0 +1,242 @@
+//! FRR: zebra, bfdd and bgpd; asked by vtysh, which answers in JSON.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::{Neighbor, Place, Program, Route, Router, RouterConfig, SessionState};
+
+pub(super) fn prepare(router: &Router, config: &RouterConfig) -> Result<Vec<Program>> {
+    router.write(
+        "vtysh.conf",
+        "no service integrated-vtysh-config\nusername root nopassword\n",
+    )?;
+    let unnumbered = config
+        .neighbors
+        .iter()
+        .any(|n| matches!(n.place, Place::Interface(_)));
+    let zebra = if unnumbered {
+        // The nodes learn of us by what we send, we of them by what they do.
+        "interface lan0\n no ipv6 nd suppress-ra\n ipv6 nd ra-interval 3\n"
+    } else {
+        ""
+    };
+    router.write("zebra.conf", zebra)?;
+    router.write("bfdd.conf", &bfd(config)?)?;
+    router.write("bgpd.conf", &text(config)?)?;
+    let daemon = |name: &'static str, program: &'static str, more: &[String]| -> Program {
+        let mut arguments = vec![
+            "-u".to_owned(),
+            "root".to_owned(),
+            "-g".to_owned(),
+            "root".to_owned(),
+            "--log".to_owned(),
+            "stdout".to_owned(),
+            "-f".to_owned(),
+            router.path(&format!("{name}.conf")),
+            "-i".to_owned(),
+            router.path(&format!("{name}.pid")),
+            "-z".to_owned(),
+            router.path("zserv"),
+            "--vty_socket".to_owned(),
+            router.path(""),
+        ];
+        arguments.extend(more.iter().cloned());
+        (program, arguments)
+    };
+    let control = ["--bfdctl".to_owned(), router.path("bfdd.sock")];
+    Ok(vec![
+        daemon("zebra", "/usr/lib/frr/zebra", &[]),
+        daemon("bfdd", "/usr/lib/frr/bfdd", &control),
+        daemon("bgpd", "/usr/lib/frr/bgpd", &[]),
+    ])
+}
+
+fn bfd(config: &RouterConfig) -> Result<String> {
+    let mut text = String::from("bfd\n");
+    if let Some(bfd) = config.neighbors.iter().find_map(|neighbor| neighbor.bfd) {
+        writeln!(
+            text,
+            " profile herald\n  detect-multiplier {}\n  receive-interval {1}\n  transmit-interval {1}",
+            bfd.multiplier, bfd.interval
+        )?;
+    }
+    Ok(text)
+}
+
+fn text(config: &RouterConfig) -> Result<String> {
+    let mut text = String::new();
+    writeln!(
+        text,
+        "router bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n \
+         no bgp network import-check\n no bgp suppress-duplicates",
+        config.asn, config.id
+    )?;
+    let restart = config.neighbors.iter().find_map(|n| n.graceful_restart);
+    match restart {
+        Some(seconds) => writeln!(
+            text,
+            " bgp graceful-restart\n bgp graceful-restart restart-time {seconds}"
+        )?,
+        None => writeln!(text, " bgp graceful-restart-disable")?,
+    }
+    for neighbor in &config.neighbors {
+        settings(&mut text, neighbor)?;
+    }
+    for (family, wanted) in [
+        ("ipv4", (|n| n.v4) as fn(&Neighbor) -> bool),
+        ("ipv6", |n| n.v6),
+    ] {
+        writeln!(text, " address-family {family} unicast")?;
+        if family == "ipv4" {
+            for i in 0..config.announces.hosts_v4 {
+                let address = std::net::Ipv4Addr::from(0x0b00_0000 + i);
+                writeln!(text, "  network {address}/32")?;
+            }
+        }
+        writeln!(text, "  maximum-paths 16")?;
+        for neighbor in config.neighbors.iter().filter(|n| wanted(n)) {
+            writeln!(text, "  neighbor {} activate", name(neighbor))?;
+        }
+        writeln!(text, " exit-address-family")?;
+    }
+    Ok(text)
+}
+
+fn name(neighbor: &Neighbor) -> String {
+    match &neighbor.place {
+        Place::Address(address) => address.to_string(),
+        Place::Interface(name) => name.clone(),
+    }
+}
+
+fn settings(text: &mut String, neighbor: &Neighbor) -> Result<()> {
+    let name = name(neighbor);
+    let mut line = |rest: String| writeln!(text, " neighbor {name} {rest}");
+    match neighbor.place {
+        Place::Address(_) => line(format!("remote-as {}", neighbor.asn))?,
+        Place::Interface(_) => line(format!("interface remote-as {}", neighbor.asn))?,
+    }
+    line(format!("timers {} {}", neighbor.hold / 3, neighbor.hold))?;
+    line("timers connect 1".into())?;
+    if let Some(local) = neighbor.local {
+        line(format!("update-source {local}"))?;
+    }
+    if neighbor.passive {
+        line("passive".into())?;
+    }
+    if let Some(password) = &neighbor.password {
+        line(format!("password {password}"))?;
+    }
+    if neighbor.ttl_security {
+        line("ttl-security hops 1".into())?;
+    }
+    if let Some(hops) = neighbor.multihop {
+        line(format!("ebgp-multihop {hops}"))?;
+    }
+    if neighbor.extended_next_hop {
+        line("capability extended-nexthop".into())?;
+    }
+    if neighbor.bfd.is_some() {
+        line("bfd".into())?;
+        line("bfd profile herald".into())?;
+    }
+    Ok(())
+}
+
+async fn vtysh(router: &Router, command: &str) -> Result<String> {
+    let directory = router.path("");
+    let arguments = [
+        "--config_dir",
+        &directory,
+        "--vty_socket",
+        &directory,
+        "-c",
+        command,
+    ];
+    router.ask("vtysh", &arguments).await
+}
+
+async fn json(router: &Router, command: &str) -> Result<Value> {
+    let said = vtysh(router, command).await?;
+    serde_json::from_str(&said).with_context(|| format!("{command:?} said {said:?}"))
+}
+
+pub(super) async fn reset(router: &Router) -> Result<()> {
+    vtysh(router, "clear bgp *").await.map(drop)
+}
+
+pub(super) async fn refresh(router: &Router) -> Result<()> {
+    vtysh(router, "clear bgp * soft in").await.map(drop)
+}
+
+pub(super) async fn sessions(router: &Router) -> Result<Vec<SessionState>> {
+    let said = json(router, "show bgp summary json").await?;
+    Ok(read_sessions(&said))
+}
+
+fn read_sessions(said: &Value) -> Vec<SessionState> {
+    let mut sessions: Vec<SessionState> = Vec::new();
+    for family in ["ipv4Unicast", "ipv6Unicast"] {
+        for (name, peer) in said[family]["peers"].as_object().into_iter().flatten() {
+            if sessions.iter().all(|session| session.neighbor != *name) {
+                sessions.push(SessionState {
+                    neighbor: name.clone(),
+                    established: peer["state"] == "Established",
+                });
+            }
+        }
+    }
+    sessions
+}
+
+pub(super) async fn bfd_up(router: &Router) -> Result<usize> {
+    let said = json(router, "show bfd peers json").await?;
+    let peers = said.as_array().context("a list of BFD peers")?;
+    Ok(peers.iter().filter(|peer| peer["status"] == "up").count())
+}
+
+pub(super) async fn routes(router: &Router) -> Result<Vec<Route>> {
+    let mut routes = Vec::new();
+    for family in ["ipv4", "ipv6"] {
+        let said = json(router, &format!("show bgp {family} unicast detail json")).await?;
+        routes.extend(read_routes(&said)?);
+    }
+    Ok(routes)
+}
+
+fn read_routes(said: &Value) -> Result<Vec<Route>> {
+    let mut routes = Vec::new();
+    for (prefix, entry) in said["routes"].as_object().into_iter().flatten() {
+        // FRR 8 has a list of paths here, later ones an object that holds it.
+        let paths = entry.as_array().or_else(|| entry["paths"].as_array());
+        for path in paths.into_iter().flatten() {
+            let hops = path["nexthops"].as_array();
+            let hop = hops
+                .into_iter()
+                .flatten()
+                .find(|hop| hop["scope"] != "link-local");
+            let hop = hop
+                .or_else(|| path["nexthops"].get(0))
+                .context("a path has a next hop")?;
+            let communities = path["community"]["list"].as_array().into_iter().flatten();
+            routes.push(Route {
+                prefix: prefix.parse()?,
+                next_hop: hop["ip"]
+                    .as_str()
+                    .context("a next hop has an address")?
+                    .parse()?,
+                communities: communities
+                    .filter_map(Value::as_str)
+                    .map(|name| match name {
+                        "gracefulShutdown" => "65535:0".to_owned(),
+                        other => other.to_owned(),
+                    })
+                    .collect::<BTreeSet<_>>(),
+            });
+        }
+    }
+    Ok(routes)
+}

@@ -1,0 +1,268 @@
+//! UDP sockets of BFD (RFC 5881 §4, RFC 5883 §5).
+//!
+//! Packets come to two ports shared by all sessions; each session sends from a port
+//! of its own, which stays the same.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd as _;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
+};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+/// Where packets of peers on the link come to.
+pub const BFD_PORT: u16 = 3784;
+/// Where packets of peers behind routers come to.
+pub const BFD_MULTIHOP_PORT: u16 = 4784;
+/// RFC 5881 §4: source ports are from here on.
+const FIRST_SOURCE: u16 = 49152;
+/// CS6, network control, in the upper six bits.
+const TRAFFIC_CLASS: u32 = 0xc0;
+const PRIORITY: u32 = 6;
+/// For a stall of a second with 500 peers at 10 ms.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
+/// A packet and how it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BfdDatagram {
+    /// Octets of it, as far as the buffer took them.
+    pub length: usize,
+    /// Who sent it.
+    pub source: IpAddr,
+    /// To which of our addresses.
+    pub destination: IpAddr,
+    /// Index of the interface it came by.
+    pub interface: u32,
+    /// Its TTL or hop limit; 0 where the kernel did not say.
+    pub ttl: u8,
+    /// How long ago the kernel got it, by its own stamp.
+    pub age: Duration,
+}
+
+/// Receives the packets of one family at one port.
+#[derive(Debug)]
+pub struct BfdReceiver {
+    socket: UdpSocket,
+    multihop: bool,
+}
+
+impl BfdReceiver {
+    /// Opens the port. Must be called within a tokio runtime.
+    pub fn open(ipv6: bool, multihop: bool) -> io::Result<Self> {
+        let domain = if ipv6 { Domain::IPV6 } else { Domain::IPV4 };
+        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+        let any: IpAddr = if ipv6 {
+            socket.set_only_v6(true)?;
+            setsockopt(&socket, sockopt::Ipv6RecvHopLimit, &true)?;
+            setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+            Ipv6Addr::UNSPECIFIED.into()
+        } else {
+            setsockopt(&socket, sockopt::Ipv4RecvTtl, &true)?;
+            setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+            Ipv4Addr::UNSPECIFIED.into()
+        };
+        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        }
+        let port = if multihop {
+            BFD_MULTIHOP_PORT
+        } else {
+            BFD_PORT
+        };
+        socket.bind(&SockAddr::from(SocketAddr::new(any, port)))?;
+        Ok(Self {
+            socket: UdpSocket::from_std(socket.into())?,
+            multihop,
+        })
+    }
+
+    /// Whether it is the port of peers behind routers.
+    pub const fn is_multihop(&self) -> bool {
+        self.multihop
+    }
+
+    /// Returns when there may be a packet.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// Receives a packet if one is there; `WouldBlock` if not. `fresh`: past what
+    /// the runtime knows, for a last look before a timer runs out.
+    pub fn try_receive(&self, buffer: &mut [u8], fresh: bool) -> io::Result<BfdDatagram> {
+        if fresh {
+            return self.receive(buffer);
+        }
+        self.socket
+            .try_io(Interest::READABLE, || self.receive(buffer))
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<BfdDatagram> {
+        let mut control = nix::cmsg_space!(libc::timespec, libc::c_int, libc::in6_pktinfo);
+        let mut parts = [IoSliceMut::new(buffer)];
+        let message = recvmsg::<SockaddrStorage>(
+            self.socket.as_raw_fd(),
+            &mut parts,
+            Some(&mut control),
+            MsgFlags::MSG_DONTWAIT,
+        )?;
+        let (mut ttl, mut age, mut interface, mut destination) = (0, Duration::ZERO, 0, None);
+        for control in message.cmsgs()? {
+            match control {
+                ControlMessageOwned::Ipv4Ttl(value) | ControlMessageOwned::Ipv6HopLimit(value) => {
+                    ttl = u8::try_from(value).unwrap_or(0);
+                }
+                ControlMessageOwned::Ipv4PacketInfo(info) => {
+                    interface = u32::try_from(info.ipi_ifindex).unwrap_or(0);
+                    let address = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
+                    destination = Some(IpAddr::from(address));
+                }
+                ControlMessageOwned::Ipv6PacketInfo(info) => {
+                    interface = info.ipi6_ifindex;
+                    destination = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                }
+                ControlMessageOwned::ScmTimestampns(stamp) => {
+                    age = SystemTime::now()
+                        .duration_since(SystemTime::UNIX_EPOCH + Duration::from(stamp))
+                        .unwrap_or_default();
+                }
+                _ => {}
+            }
+        }
+        let source = message.address.and_then(|address| {
+            let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+        });
+        Ok(BfdDatagram {
+            length: message.bytes,
+            source: source.ok_or(io::ErrorKind::InvalidData)?,
+            destination: destination.ok_or(io::ErrorKind::InvalidData)?,
+            interface,
+            ttl,
+            age,
+        })
+    }
+}
+
+/// Sends the packets of one session.
+#[derive(Debug)]
+pub struct BfdSender {
+    socket: Socket,
+    peer: SockAddr,
+}
+
+impl BfdSender {
+    /// A socket from our address, through an interface if one is given by its
+    /// index, from a free port of 49152 and above.
+    pub fn open(
+        peer: IpAddr,
+        local: Option<IpAddr>,
+        interface: Option<u32>,
+        multihop: bool,
+    ) -> io::Result<Self> {
+        let port = if multihop {
+            BFD_MULTIHOP_PORT
+        } else {
+            BFD_PORT
+        };
+        let scope = interface.unwrap_or(0);
+        let at = |address: IpAddr, port| match address {
+            IpAddr::V6(address) if address.is_unicast_link_local() => {
+                SocketAddrV6::new(address, port, 0, scope).into()
+            }
+            address => SocketAddr::new(address, port),
+        };
+        let peer_at = at(peer, port);
+        let socket = Socket::new(
+            Domain::for_address(peer_at),
+            Type::DGRAM,
+            Some(Protocol::UDP),
+        )?;
+        socket.set_nonblocking(true)?;
+        if peer.is_ipv4() {
+            socket.set_ttl_v4(255)?;
+            socket.set_tos_v4(TRAFFIC_CLASS)?;
+        } else {
+            socket.set_only_v6(true)?;
+            socket.set_unicast_hops_v6(255)?;
+            socket.set_tclass_v6(TRAFFIC_CLASS)?;
+        }
+        socket.set_priority(PRIORITY)?;
+        let any: IpAddr = if peer.is_ipv4() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
+        let local = local.unwrap_or(any);
+        let count = u16::MAX - FIRST_SOURCE;
+        // From another place each time, so that many sessions need few tries.
+        let start = u16::try_from(std::process::id() % u32::from(count)).unwrap_or(0);
+        let mut port = FIRST_SOURCE + start;
+        for _ in 0..count {
+            match socket.bind(&SockAddr::from(at(local, port))) {
+                Ok(()) => {
+                    return Ok(Self {
+                        socket,
+                        peer: peer_at.into(),
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    port = if port == u16::MAX {
+                        FIRST_SOURCE
+                    } else {
+                        port + 1
+                    };
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::AddrInUse.into())
+    }
+
+    /// Sends a packet, or fails at once.
+    pub fn send(&self, payload: &[u8]) -> io::Result<()> {
+        self.socket.send_to(payload, &self.peer).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the ports are taken by another program there is nothing to test.
+    #[tokio::test]
+    async fn a_packet_comes_as_it_was_sent() {
+        for (host, multihop) in [("127.0.0.1", false), ("::1", true)] {
+            let host: IpAddr = host.parse().unwrap();
+            let receiver = match BfdReceiver::open(host.is_ipv6(), multihop) {
+                Ok(receiver) => receiver,
+                Err(error) => {
+                    eprintln!("skipped {host}: {error}");
+                    continue;
+                }
+            };
+            let sender = BfdSender::open(host, Some(host), None, multihop).unwrap();
+            let other = BfdSender::open(host, Some(host), None, multihop).unwrap();
+            let port = |sender: &BfdSender| {
+                let address = sender.socket.local_addr().unwrap();
+                address.as_socket().unwrap().port()
+            };
+            assert!(port(&sender) >= 49152 && port(&sender) != port(&other));
+            sender.send(b"packet").unwrap();
+            receiver.readable().await.unwrap();
+            let mut buffer = [0; 64];
+            let came = receiver.try_receive(&mut buffer, false).unwrap();
+            assert_eq!(&buffer[..came.length], b"packet");
+            assert_eq!((came.source, came.destination, came.ttl), (host, host, 255));
+            assert!(came.interface > 0 && came.age < Duration::from_secs(1));
+            let none = receiver.try_receive(&mut buffer, true).unwrap_err();
+            assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
+        }
+    }
+}
