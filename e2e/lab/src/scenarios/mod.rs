@@ -455,6 +455,7 @@ pub static ALL: &[Scenario] = &[
                 them, as their own tables tell",
         nodes: 1,
         routers: &Software::ALL,
+        only_bench: true,
         run: run!(bgp_matrix::matrix),
         ..Scenario::BASE
     },
