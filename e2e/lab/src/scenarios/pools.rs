@@ -130,7 +130,8 @@ async fn families(ctx: &Context) -> Result<()> {
     let (v4, v6) = (ctx.range(Family::V4, 24, 4), ctx.range(Family::V6, 24, 4));
     ctx.delete_pool("z-last").await?;
     ctx.pool_is_gone("z-last").await?;
-    ctx.pool_with("four", std::slice::from_ref(&v4), json!({})).await?;
+    ctx.pool_with("four", std::slice::from_ref(&v4), json!({}))
+        .await?;
     ctx.expose("prefers").create().await?;
     let first = ctx.nth(Family::V4, 24);
     holds(ctx, "prefers", &[first]).await?;
