@@ -23,7 +23,7 @@ use crate::prober::ProbeArguments;
 use crate::router::{self, Software};
 use crate::running::{self, Running};
 use crate::scenario::{self, Kernel, ScenarioArguments};
-use crate::{announcer, assets, aws, demo, init, node, process, setgroups, vm};
+use crate::{announcer, assets, aws, demo, init, node, setgroups, vm};
 
 /// A Kubernetes cluster on one machine, out of network namespaces: real
 /// control plane, real kube-proxy, real packets.

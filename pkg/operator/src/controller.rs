@@ -30,7 +30,7 @@ use crate::queue::Queue;
 use crate::reconcile::{Context, Next, Report, Tracked};
 use crate::stores::{Change, Stores, key_of};
 use crate::writer::Writer;
-use crate::{obstacles, request};
+use crate::{Config, obstacles, request};
 
 /// Services of one answer to a list.
 const PAGE: u32 = 500;

@@ -177,6 +177,7 @@ impl Crowd {
                 heard: real.chain(pretended).collect(),
                 objections: Vec::new(),
                 objects_to_all: false,
+                unanswered: Vec::new(),
             }),
             page: None,
         }
