@@ -167,8 +167,6 @@ pub(crate) struct PoolKeeper {
     writer: Writer,
     metrics: Arc<Metrics>,
     problems: BTreeMap<String, Problem>,
-    /// What was given to the provider last: uid and generation by name.
-    fed: BTreeMap<String, (Option<String>, Option<i64>)>,
 }
 
 impl PoolKeeper {
@@ -184,33 +182,14 @@ impl PoolKeeper {
             writer,
             metrics,
             problems: BTreeMap::new(),
-            fed: BTreeMap::new(),
         }
     }
 
-    /// Gives the pools to the provider, if they are others than before: a pool's
-    /// status, which we write ourselves, changes nothing. Says whether they are.
-    pub(crate) fn feed(
-        &mut self,
-        objects: &[Arc<IPAddressPool>],
-        addresses: &dyn AddressPools,
-    ) -> bool {
-        let fed: BTreeMap<_, _> = objects
-            .iter()
-            .filter(|object| object.metadata.deletion_timestamp.is_none())
-            .map(|object| {
-                let version = (object.uid(), object.metadata.generation);
-                (object.name_any(), version)
-            })
-            .collect();
-        if fed == self.fed {
-            return false;
-        }
-        self.fed = fed;
+    /// Gives the pools to the provider.
+    pub(crate) fn feed(&mut self, objects: &[Arc<IPAddressPool>], addresses: &dyn AddressPools) {
         let (pools, problems) = parse(objects);
         addresses.set_pools(pools);
         self.problems = problems;
-        true
     }
 
     /// Tells the provider which addresses were given back not long ago, as the

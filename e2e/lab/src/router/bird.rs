@@ -136,9 +136,9 @@ pub(super) async fn refresh(router: &Router) -> Result<()> {
 pub(super) async fn withdraw_hosts(router: &Router) -> Result<()> {
     let mut socket = tokio::net::UnixStream::connect(router.path("bird.ctl")).await?;
     socket.write_all(b"disable hosts\n").await?;
-    // Its greeting, and that it has begun.
-    let mut said = [0; 512];
-    socket.read(&mut said).await?;
+    // Its greeting comes when it has read the command.
+    let mut said = [0; 4];
+    socket.read_exact(&mut said).await?;
     Ok(())
 }
 

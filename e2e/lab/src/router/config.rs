@@ -34,6 +34,10 @@ pub enum Place {
 
 /// One neighbour. [`Neighbor::new`] gives what most cells of the matrix have.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "switches that a router has, each by itself"
+)]
 pub struct Neighbor {
     /// Where it is.
     pub place: Place,

@@ -2,7 +2,7 @@
 //! is a feature; the columns run side by side, each with an announcer of its own.
 
 use std::collections::BTreeSet;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -139,10 +139,10 @@ pub(super) fn routers(ctx: &Context) -> Result<Vec<Router>> {
 fn table(routers: &[Router], columns: &[Vec<Cell>]) -> String {
     let mut text = format!("\n{:<28}", "");
     for router in routers {
-        text += &format!("{:<12}", router.software);
+        let _ = write!(text, "{:<12}", router.software);
     }
     for (i, row) in ROWS.iter().enumerate() {
-        text += &format!("\n{row:<28}");
+        let _ = write!(text, "\n{row:<28}");
         for column in columns {
             let word = match column.get(i) {
                 Some(Cell::Passed(took)) => format!("{:.1} s", took.as_secs_f64()),
@@ -150,7 +150,7 @@ fn table(routers: &[Router], columns: &[Vec<Cell>]) -> String {
                 Some(Cell::Failed(_)) => "FAILED".to_owned(),
                 None => String::new(),
             };
-            text += &format!("{word:<12}");
+            let _ = write!(text, "{word:<12}");
         }
     }
     text

@@ -4,6 +4,7 @@
 mod admission;
 mod adopt;
 mod allocation;
+mod aws;
 mod bad_objects;
 mod bench;
 mod bgp;
@@ -24,7 +25,7 @@ mod side_by_side;
 
 use crate::router::Software;
 use crate::scenario::Isolation::Own;
-use crate::scenario::Overlay::FakeCloud;
+use crate::scenario::Overlay::{Aws, FakeCloud};
 use crate::scenario::ProxyMode::{Iptables, Ipvs, Nftables};
 use crate::scenario::Scenario;
 
@@ -466,6 +467,7 @@ pub static ALL: &[Scenario] = &[
                 them, as their own tables tell",
         nodes: 1,
         routers: &Software::ALL,
+        only_bench: true,
         run: run!(bgp_matrix::matrix),
         ..Scenario::BASE
     },
@@ -530,6 +532,49 @@ pub static ALL: &[Scenario] = &[
                 and leaves nothing behind",
         overlay: FakeCloud,
         run: run!(cloud::class_change),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "aws-path",
+        title: "AWS's stand-in: from a dry run to a hostname that clients resolve; pods scaled, a node excluded and one drained without a lost probe; deleted under traffic, and nothing is left",
+        overlay: Aws,
+        isolation: Own,
+        measures: true,
+        run: run!(aws::path),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "aws-targets",
+        title: "AWS's stand-in: a Local Service has the nodes with endpoints as targets, target type ip the pods, whose readiness gates open; health checks notice an instance that crashed",
+        overlay: Aws,
+        isolation: Own,
+        measures: true,
+        run: run!(aws::kinds_of_targets),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "aws-replace",
+        title: "AWS's stand-in: scheme and name change by a load balancer beside the old one without a lost probe, also when the operator is killed meanwhile",
+        overlay: Aws,
+        isolation: Own,
+        run: run!(aws::replaced),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "aws-adopt",
+        title: "AWS's stand-in: what the AWS Load Balancer Controller made is taken over with its hostname and no lost probe, and deleted whole",
+        overlay: Aws,
+        isolation: Own,
+        run: run!(aws::adopted),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "aws-account",
+        title: "AWS's stand-in: a Service deleted while the operator is down, a quota reached and lifted, twelve Services at once in a throttled account whose describes lag",
+        overlay: Aws,
+        isolation: Own,
+        measures: true,
+        run: run!(aws::account),
         ..Scenario::BASE
     },
     Scenario {

@@ -62,11 +62,11 @@ pub(super) async fn two_operators(ctx: &mut Context) -> Result<()> {
     for address in ctx.addresses("cloudy").await? {
         ctx.client().curl(address).await?;
     }
-    ensure!(
-        cloud.of_service(&balancer).await.is_err(),
-        "the load balancer outlives its Service's class"
-    );
-    wait::until("the finalizer to go", || async {
+    wait::until("the load balancer and the finalizer to go", || async {
+        ensure!(
+            cloud.of_service(&balancer).await.is_err(),
+            "the load balancer outlives its Service's class"
+        );
         let service = ctx.service("cloudy").await?;
         ensure!(
             service.finalizers().is_empty(),

@@ -86,6 +86,17 @@ impl Outside {
         ctx.endpoints_by_hand(&name, &[self.host], ports).await?;
         let address = ctx.address(&name, Family::V4).await?;
         ctx.client().reaches(&Target::udp(address, 9000)).await?;
+        // By every node: a kube-proxy that follows the API late, as after an outage,
+        // would be taken for a slow take-over.
+        let ports = ctx.service(&name).await?.spec.and_then(|spec| spec.ports);
+        let port = ports.iter().flatten().find_map(|port| port.node_port);
+        let port = u16::try_from(port.context("the Service has a NodePort")?)?;
+        for i in 1..=ctx.node_count() {
+            let (node, _) = Host::Node(i).lan(0).context("nodes are on LAN 0")?;
+            ctx.client()
+                .reaches(&Target::udp(node.into(), port))
+                .await?;
+        }
         Ok((name, address))
     }
 }
