@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser, ValueEnum};
 use herald_api::{L2Policy, L2Profile, L2Rebalance};
-use herald_speaker::{Announcing, Config, L2Defaults, Rate};
+use herald_speaker::{Announcing, BgpConfig, Config, L2Defaults, Rate};
 use herald_telemetry::LogFormat;
 use regex::Regex;
 
@@ -57,6 +57,12 @@ pub(crate) struct Flags {
     /// Whether to ask on the segment, every ten seconds or less often, for addresses that other nodes announce
     #[arg(long, default_value_t = true, action = ArgAction::Set)]
     check_others: bool,
+    /// Port that BGP peers are listened for on; 0: they are only dialled
+    #[arg(long, default_value_t = 179)]
+    bgp_listen_port: u16,
+    /// How long BGP peers have to find other paths before this node's are withdrawn
+    #[arg(long, default_value = "3s", value_parser = duration)]
+    bgp_drain_wait: Duration,
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, default_value = "0.0.0.0:7473")]
     pub(crate) metrics_bind_address: SocketAddr,
@@ -122,6 +128,10 @@ impl Flags {
                 ..self.announce_rate
             },
             check: self.check_others,
+            bgp: BgpConfig {
+                listen_port: self.bgp_listen_port,
+                drain_wait: self.bgp_drain_wait,
+            },
         }
     }
 }

@@ -32,6 +32,8 @@ pub const ANNOTATION_DRY_RUN: &str = "herald.dev/dry-run";
 /// Label of nodes that must not carry traffic from outside (the Kubernetes
 /// well-known label; its presence counts, whatever its value).
 pub const LABEL_EXCLUDE_NODE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// Taint of nodes that are cordoned.
+pub const TAINT_UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 /// Label of nodes with their zone.
 pub const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
 /// Label of an `EndpointSlice` that names its Service.

@@ -230,6 +230,16 @@ pub fn receive_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
 }
 
+/// Ends what we send, or both ways at once.
+pub fn shut(stream: &TcpStream, both: bool) -> io::Result<()> {
+    let how = if both {
+        std::net::Shutdown::Both
+    } else {
+        std::net::Shutdown::Write
+    };
+    SockRef::from(stream).shutdown(how)
+}
+
 /// Accepts the connections of all peers, of both families.
 #[derive(Debug)]
 pub struct BgpListener {

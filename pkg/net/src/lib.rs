@@ -11,7 +11,7 @@ mod thread;
 
 pub use bfd::{BFD_MULTIHOP_PORT, BFD_PORT, BfdDatagram, BfdReceiver, BfdSender};
 pub use bgp::{
-    BgpListener, BgpSocketError, Dial, Distance, LONGEST_PASSWORD, dial, receive_now, settle,
+    BgpListener, BgpSocketError, Dial, Distance, LONGEST_PASSWORD, dial, receive_now, settle, shut,
 };
 pub use filter::Traffic;
 pub use groups::Groups;

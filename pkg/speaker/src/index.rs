@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use herald_api::L2AdvertisementSpec;
 use herald_core::{AddressRange, Endpoint, Node, ServiceKey, TrafficPolicy};
 
+use crate::bgp::{BgpAdvertisementView, PeerView};
 use crate::table::{Step, Table};
 
 /// Namespace and name.
@@ -102,6 +103,10 @@ pub(crate) enum Change {
     Slice(Step<ObjectKey, SliceView>),
     Pool(Step<String, PoolView>),
     Advertisement(Step<String, AdvertisementView>),
+    Peer(Step<String, PeerView>),
+    BgpAdvertisement(Step<String, BgpAdvertisementView>),
+    /// Names and what they stand for.
+    Community(Step<String, Vec<(String, String)>>),
 }
 
 /// Everything the duties rest on. Owned by one task.
@@ -117,6 +122,9 @@ pub(crate) struct Index {
     pub(crate) slices: Table<ObjectKey, SliceView>,
     pub(crate) pools: Table<String, PoolView>,
     pub(crate) advertisements: Table<String, AdvertisementView>,
+    pub(crate) peers: Table<String, PeerView>,
+    pub(crate) bgp_advertisements: Table<String, BgpAdvertisementView>,
+    pub(crate) communities: Table<String, Vec<(String, String)>>,
 }
 
 impl Index {
@@ -136,6 +144,9 @@ impl Index {
             Change::Slice(step) => self.slices.apply(step),
             Change::Pool(step) => self.pools.apply(step),
             Change::Advertisement(step) => self.advertisements.apply(step),
+            Change::Peer(step) => self.peers.apply(step),
+            Change::BgpAdvertisement(step) => self.bgp_advertisements.apply(step),
+            Change::Community(step) => self.communities.apply(step),
         }
     }
 
@@ -149,6 +160,14 @@ impl Index {
             && self.slices.is_complete()
             && self.pools.is_complete()
             && self.advertisements.is_complete()
+    }
+
+    /// Whether every kind that BGP rests on has been listed once too.
+    pub(crate) const fn is_bgp_complete(&self) -> bool {
+        self.is_complete()
+            && self.peers.is_complete()
+            && self.bgp_advertisements.is_complete()
+            && self.communities.is_complete()
     }
 }
 

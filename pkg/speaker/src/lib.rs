@@ -15,6 +15,7 @@
 //! it.
 
 mod beats;
+mod bgp;
 mod coordinator;
 mod duties;
 mod events;
@@ -60,6 +61,7 @@ use report::Desk;
 use segment::Common;
 use stranded::Stranded;
 
+pub use bgp::BgpConfig;
 pub use duties::L2Defaults;
 pub use herald_l2::{Profile as Announcing, Rate};
 
@@ -85,6 +87,8 @@ pub struct Config {
     pub announcing: Announcing,
     /// Whether to check that what other nodes own is answered for.
     pub check: bool,
+    /// How BGP is spoken with the peers that there are.
+    pub bgp: BgpConfig,
 }
 
 /// Why a speaker stopped.
@@ -116,6 +120,17 @@ pub async fn run(
     let notes = events::start(client.clone(), &config.node);
     let (publish, decided) = channel(Decided::default());
     let (uid, node_uid) = channel(String::new());
+    let (order, orders) = channel(None);
+    let bgp = tokio::spawn(bgp::run(bgp::Parts {
+        client: client.clone(),
+        node: config.node.clone(),
+        namespace: config.namespace.clone(),
+        config: config.bgp,
+        orders,
+        uid: node_uid.clone(),
+        metrics: metrics.0.clone(),
+        stop: stop.clone(),
+    }));
     let (reports, reported) = mpsc::unbounded_channel();
     let (strays, straying) = mpsc::unbounded_channel();
     let desk = Desk {
@@ -149,11 +164,20 @@ pub async fn run(
         stranded: Stranded::new(config.node.clone(), notes),
         node: config.node,
         publish,
+        order,
         uid,
     };
     let desk = tokio::spawn(desk.keep(reported));
+    // Both hand over at the same time, and neither is cut short by the other.
+    let ended = async {
+        let result = segments.await;
+        if result.is_ok() {
+            let _ = bgp.await;
+        }
+        result
+    };
     let result = tokio::select! {
-        result = segments => result,
+        result = ended => result,
         () = decide.run(news) => Ok(()),
         () = throttle::watch(&metrics.0) => Ok(()),
     };
@@ -213,6 +237,7 @@ struct Decide {
     defaults: L2Defaults,
     stranded: Stranded,
     publish: tokio::sync::watch::Sender<Decided>,
+    order: tokio::sync::watch::Sender<Option<Arc<bgp::Orders>>>,
     uid: tokio::sync::watch::Sender<String>,
 }
 
@@ -233,6 +258,9 @@ impl Decide {
             if !std::mem::replace(&mut complete, true) {
                 tracing::info!(node = self.node, "in step with the API");
             }
+            if changed && index.is_bgp_complete() {
+                self.order(&index);
+            }
             if changed {
                 self.decide(&index);
             } else {
@@ -240,6 +268,19 @@ impl Decide {
                     std::mem::replace(&mut decided.number, index.number) != index.number
                 });
             }
+        }
+    }
+
+    /// What BGP is to do; told when it is another thing.
+    fn order(&self, index: &Index) {
+        if let Some(orders) = bgp::orders(index, &self.node) {
+            self.order.send_if_modified(|before| {
+                let changed = before.as_deref() != Some(&orders);
+                if changed {
+                    *before = Some(Arc::new(orders));
+                }
+                changed
+            });
         }
     }
 

@@ -67,6 +67,71 @@ pub(crate) struct Metrics {
     pub(crate) peers: Family<LivenessLabel, Gauge>,
     pub(crate) takeover: Histogram,
     pub(crate) throttled: Gauge<f64, AtomicU64>,
+    pub(crate) bgp: BgpMetrics,
+}
+
+/// Which `BGPPeer`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct PeerLabel {
+    pub(crate) peer: String,
+}
+
+/// Those of BGP sessions.
+#[derive(Debug, Default)]
+pub(crate) struct BgpMetrics {
+    up: Family<PeerLabel, Gauge>,
+    announced: Family<PeerLabel, Gauge>,
+    pending: Family<PeerLabel, Gauge>,
+    updates: Family<PeerLabel, Gauge>,
+}
+
+impl BgpMetrics {
+    /// How the session with a peer is.
+    pub(crate) fn set(&self, peer: &str, up: bool, told: usize, updates: u64, routes: usize) {
+        let label = PeerLabel {
+            peer: peer.to_owned(),
+        };
+        self.up.get_or_create(&label).set(i64::from(up));
+        self.announced.get_or_create(&label).set(gauge(told));
+        let pending = routes.saturating_sub(told);
+        self.pending.get_or_create(&label).set(gauge(pending));
+        let updates = i64::try_from(updates).unwrap_or(i64::MAX);
+        self.updates.get_or_create(&label).set(updates);
+    }
+
+    /// The peer is gone.
+    pub(crate) fn forget(&self, peer: &str) {
+        let label = PeerLabel {
+            peer: peer.to_owned(),
+        };
+        for family in [&self.up, &self.announced, &self.pending, &self.updates] {
+            family.remove(&label);
+        }
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let bgp = registry.sub_registry_with_prefix("herald_bgp");
+        for (name, help, family) in [
+            (
+                "session_up",
+                "Whether the session with a peer is up",
+                &self.up,
+            ),
+            (
+                "announced_prefixes_total",
+                "Prefixes that a peer has been told",
+                &self.announced,
+            ),
+            (
+                "pending_prefixes_total",
+                "Prefixes of this node that a peer has not been told",
+                &self.pending,
+            ),
+            ("updates_total", "UPDATEs sent to a peer", &self.updates),
+        ] {
+            bgp.register(name, help, family.clone());
+        }
+    }
 }
 
 impl Default for Metrics {
@@ -90,6 +155,7 @@ impl Default for Metrics {
             peers: Family::default(),
             takeover: Histogram::new(TAKEOVER),
             throttled: Gauge::default(),
+            bgp: BgpMetrics::default(),
         }
     }
 }
@@ -271,6 +337,7 @@ impl Metrics {
             metrics.takeover.clone(),
         );
         speaker_throttled(registry, &metrics);
+        metrics.bgp.register(registry);
         metrics
     }
 }

@@ -2,12 +2,16 @@
 
 use std::fmt::Debug;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use futures::StreamExt as _;
 use herald_api::names::{
     ANNOTATION_REBALANCE, APP_SPEAKER, CLASS_BARE_METAL, LABEL_APP_NAME, LABEL_SERVICE_NAME,
 };
-use herald_api::{IPAddressPool, L2Advertisement, L2Interface, L2Status, Retry, convert};
+use herald_api::{
+    BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, L2Interface, L2Status,
+    Retry, convert,
+};
 use herald_core::ServiceKey;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -17,6 +21,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use crate::bgp::PeerView;
 use crate::index::{
     AdvertisementView, Change, InterfaceView, News, NodeView, ObjectKey, PoolView, ServiceView,
     SliceView,
@@ -85,7 +90,7 @@ pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<News> {
     follow(
         Api::<L2Advertisement>::namespaced(client.clone(), own),
         all(),
-        changes,
+        changes.clone(),
         Change::Advertisement,
         |advertisement| {
             (
@@ -94,7 +99,43 @@ pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<News> {
             )
         },
     );
+    follow_bgp(client, own, changes);
     receiver
+}
+
+fn follow_bgp(client: &Client, own: &str, changes: mpsc::Sender<News>) {
+    let all = || watcher::Config::default().timeout(LIFETIME);
+    follow(
+        Api::<BGPPeer>::namespaced(client.clone(), own),
+        all(),
+        changes.clone(),
+        Change::Peer,
+        |peer| {
+            let view = PeerView {
+                spec: Arc::new(peer.spec.clone()),
+                uid: peer.uid().unwrap_or_default(),
+            };
+            (peer.name_any(), Some(view))
+        },
+    );
+    follow(
+        Api::<BGPAdvertisement>::namespaced(client.clone(), own),
+        all(),
+        changes.clone(),
+        Change::BgpAdvertisement,
+        |object| (object.name_any(), Some(Arc::new(object.spec.clone()))),
+    );
+    follow(
+        Api::<Community>::namespaced(client.clone(), own),
+        all(),
+        changes,
+        Change::Community,
+        |object| {
+            let aliases = object.spec.communities.iter();
+            let aliases = aliases.map(|alias| (alias.name.clone(), alias.value.clone()));
+            (object.name_any(), Some(aliases.collect()))
+        },
+    );
 }
 
 /// Follows one kind in a task of its own.

@@ -44,7 +44,7 @@ pub use clients::Client;
 pub use cloud::Cloud;
 pub(crate) use command::default_logs;
 pub use command::{ScenarioArguments, list};
-pub use context::Context;
+pub use context::{Context, HERALD};
 pub use effort::Effort;
 pub use group::run as run_group;
 pub use grouping::{Group, Selection, cases, groups};

@@ -7,6 +7,7 @@ mod allocation;
 mod aws;
 mod bad_objects;
 mod bench;
+mod bgp;
 mod bgp_bench;
 mod bgp_matrix;
 mod cloud;
@@ -448,6 +449,16 @@ pub static ALL: &[Scenario] = &[
         isolation: Own,
         only_bench: true,
         run: run!(bench::soak),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bgp-routes",
+        title: "a Service's routes reach FRR and BIRD from every node, go with an excluded node, \
+                and stay while all speakers are restarted",
+        nodes: 3,
+        routers: &[Software::Frr, Software::Bird],
+        isolation: Own,
+        run: run!(bgp::routes_of_a_service),
         ..Scenario::BASE
     },
     Scenario {

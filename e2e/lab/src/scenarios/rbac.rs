@@ -2,12 +2,48 @@
 
 use anyhow::{Result, ensure};
 use herald_api::names::{CLASS_BARE_METAL, CLASS_FAKE, LABEL_EXCLUDE_NODE};
+use herald_api::{BGPPeer, BGPStatus};
+use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::scenario::HERALD;
 use crate::scenario::audit::{Audit, rules};
 use crate::scenario::{Context, herald, wait};
+
+/// A BGP peer that no node reaches, with a password in a Secret.
+async fn peer_with_password(ctx: &Context) -> Result<()> {
+    let secrets = Api::<Secret>::namespaced(ctx.kube(), HERALD);
+    let secret = serde_json::from_value(json!({
+        "metadata": {"name": "bgp-password"},
+        "stringData": {"password": "secret"},
+    }))?;
+    secrets.create(&PostParams::default(), &secret).await?;
+    let peers = Api::<BGPPeer>::namespaced(ctx.kube(), HERALD);
+    let peer = serde_json::from_value(json!({
+        "metadata": {"name": "nowhere"},
+        "spec": {
+            "myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.99",
+            "passwordSecret": {"name": "bgp-password"},
+        },
+    }))?;
+    peers.create(&PostParams::default(), &peer).await?;
+    let statuses = Api::<BGPStatus>::namespaced(ctx.kube(), HERALD);
+    wait::until("a node to tell of the peer", || async {
+        let all = statuses.list(&ListParams::default()).await?;
+        let told = all.items.iter().filter_map(|object| object.status.as_ref());
+        let mut peers = told.flat_map(|status| &status.peers);
+        ensure!(peers.any(|peer| peer.peer == "nowhere" && peer.problem.is_none()));
+        Ok(())
+    })
+    .await?;
+    let now = DeleteParams::default();
+    peers.delete("nowhere", &now).await?;
+    secrets.delete("bgp-password", &now).await?;
+    Ok(())
+}
 
 /// Once through all that Herald does; then the audit log is held against the
 /// roles.
@@ -60,6 +96,7 @@ pub(super) async fn least_privilege(ctx: &mut Context) -> Result<()> {
     ctx.delete_service("cloud").await?;
     ctx.label_node("n1", LABEL_EXCLUDE_NODE, None).await?;
 
+    peer_with_password(ctx).await?;
     // Another leader, a restarted speaker.
     let leader = ctx.leader().await?;
     ctx.signal(&leader, "operator", Signal::SIGTERM)?;
