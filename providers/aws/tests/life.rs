@@ -183,13 +183,22 @@ async fn nodes_cost_one_call_a_target_group() {
 }
 
 #[tokio::test]
-async fn a_scheme_change_is_made_beside_the_old() {
+async fn another_scheme_or_name_is_made_beside_the_old() {
+    for (annotation, value) in [
+        ("aws-load-balancer-scheme", "internet-facing"),
+        ("aws-load-balancer-name", "shop-front"),
+    ] {
+        is_made_beside_the_old(annotation, value).await;
+    }
+}
+
+async fn is_made_beside_the_old(annotation: &str, value: &str) {
     let fake = fake().await;
     let provider = provider(&fake);
     let mut web = service("web");
     let old = drive(&fake, &provider, &present(web.clone(), nodes(3))).await;
     web.ingress.clone_from(&old.ingress);
-    annotate(&mut web, "aws-load-balancer-scheme", "internet-facing");
+    annotate(&mut web, annotation, value);
     fake.clear_calls();
     let new = drive(&fake, &provider, &present(web.clone(), nodes(3))).await;
     assert_ne!(hostname(&new.ingress), hostname(&old.ingress));

@@ -41,7 +41,7 @@ fn shop<'a>(ctx: &'a Context, name: &str) -> Exposing<'a> {
         .port("http", "TCP", 80, 8080)
         .port("probe", "TCP", 9000, 9000);
     CHECKS.iter().fold(exposing, |exposing, (name, value)| {
-        exposing.annotate(*name, *value)
+        exposing.annotate(name, *value)
     })
 }
 
@@ -490,6 +490,16 @@ async fn as_the_controller(ctx: &Context, name: &str) -> Result<String> {
         let own_tags = tags("Tags.member", "Key", &format!("{stack}:{port}"));
         let made = call("elb", "CreateTargetGroup", with(&own, own_tags)).await?;
         let target_group = first(&made, "TargetGroupArn")?;
+        // Five minutes by default, which nobody has here.
+        let own = [
+            ("TargetGroupArn", target_group.as_str()),
+            (
+                "Attributes.member.1.Key",
+                "deregistration_delay.timeout_seconds",
+            ),
+            ("Attributes.member.1.Value", "5"),
+        ];
+        account.elb("ModifyTargetGroupAttributes", &own).await?;
         let ids = instances(&[1, 2, 3]);
         let mut own = vec![("TargetGroupArn".to_owned(), target_group.clone())];
         for (id, i) in ids.iter().zip(1..) {
@@ -551,7 +561,7 @@ pub(super) async fn account(ctx: &mut Context) -> Result<()> {
         .admin(Method::PUT, "quotas", r#"{"loadBalancers": 0}"#)
         .await?;
     shop(ctx, "web").create().await?;
-    let message = ctx.condition("web", "False", "QuotaExceeded").await?;
+    let message = ctx.condition("web", "False", "QuotaReached").await?;
     ctx.step(format!("quota: {message}"));
     account.admin(Method::PUT, "quotas", "{}").await?;
     ctx.condition("web", "True", "Provisioned").await?;

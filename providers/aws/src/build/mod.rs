@@ -130,7 +130,9 @@ fn variant(context: &Context<'_>, groups: &SecurityGroups) -> String {
         SecurityGroups::Managed(_) | SecurityGroups::Given { .. } => "groups",
     };
     let replace = context.annotations.replace.as_deref().unwrap_or_default();
-    format!("{} {groups} {replace}", context.scheme)
+    // A target group belongs to one load balancer: another name means others, too.
+    let name = context.annotations.name.as_deref().unwrap_or_default();
+    format!("{} {groups} {replace} {name}", context.scheme)
 }
 
 fn target_type(settings: &Settings, annotations: &Annotations) -> TargetType {
