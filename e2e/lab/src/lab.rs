@@ -464,6 +464,12 @@ impl Lab {
     /// Starts the API server again, after [`crate::faults::stop_api_server`],
     /// waits until it answers, and starts the controllers anew.
     pub async fn start_api_server(&self) -> Result<()> {
+        // A process that ends has its port for a moment longer than its name.
+        let former = format!("{}:6443", self.api_server_host());
+        poll(START, "the former API server to end", || async {
+            tokio::net::TcpStream::connect(&former).await.is_err()
+        })
+        .await?;
         self.state.control_plane.stop_controllers();
         self.state.control_plane.start_api_server()?;
         self.api_server_ready().await?;

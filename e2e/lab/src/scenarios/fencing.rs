@@ -14,7 +14,6 @@ use tokio::time::sleep;
 
 use crate::faults::{self, Direction};
 use crate::network::Network;
-use crate::process;
 use crate::scenario::workloads::node_of;
 use crate::scenario::{Context, herald, wait};
 
@@ -166,13 +165,6 @@ pub(super) async fn api_faults(ctx: &mut Context) -> Result<()> {
     ctx.step(format!("{ERRORS} % of the operator's requests fail"));
     ctx.crowd("first", HALF).await?;
     faults::stop_api_server()?;
-    // Its port is free only then.
-    wait::until("the API server to end", || async {
-        let running = process::find(process::PROCESS, "kube-apiserver");
-        ensure!(running.is_empty(), "it runs");
-        Ok(())
-    })
-    .await?;
     ctx.lab().start_api_server().await?;
     ctx.forgive_denials()?;
     ctx.step("the API server is started anew");

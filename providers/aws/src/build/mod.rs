@@ -131,8 +131,12 @@ fn variant(context: &Context<'_>, groups: &SecurityGroups) -> String {
     };
     let replace = context.annotations.replace.as_deref().unwrap_or_default();
     // A target group belongs to one load balancer: another name means others, too.
-    let name = context.annotations.name.as_deref().unwrap_or_default();
-    format!("{} {groups} {replace} {name}", context.scheme)
+    let name = context
+        .annotations
+        .name
+        .iter()
+        .map(|name| format!(" {name}"));
+    format!("{} {groups} {replace}", context.scheme) + &name.collect::<String>()
 }
 
 fn target_type(settings: &Settings, annotations: &Annotations) -> TargetType {
