@@ -3,17 +3,17 @@
 //! Packets come to two ports shared by all sessions; each session sends from a port
 //! of its own, which stays the same.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd as _;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
-};
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+
+use crate::datagram::receive;
 
 /// Where packets of peers on the link come to.
 pub const BFD_PORT: u16 = 3784;
@@ -48,7 +48,6 @@ pub struct BfdDatagram {
 #[derive(Debug)]
 pub struct BfdReceiver {
     socket: UdpSocket,
-    multihop: bool,
 }
 
 impl BfdReceiver {
@@ -79,13 +78,7 @@ impl BfdReceiver {
         socket.bind(&SockAddr::from(SocketAddr::new(any, port)))?;
         Ok(Self {
             socket: UdpSocket::from_std(socket.into())?,
-            multihop,
         })
-    }
-
-    /// Whether it is the port of peers behind routers.
-    pub const fn is_multihop(&self) -> bool {
-        self.multihop
     }
 
     /// Returns when there may be a packet.
@@ -104,48 +97,16 @@ impl BfdReceiver {
     }
 
     fn receive(&self, buffer: &mut [u8]) -> io::Result<BfdDatagram> {
-        let mut control = nix::cmsg_space!(libc::timespec, libc::c_int, libc::in6_pktinfo);
-        let mut parts = [IoSliceMut::new(buffer)];
-        let message = recvmsg::<SockaddrStorage>(
-            self.socket.as_raw_fd(),
-            &mut parts,
-            Some(&mut control),
-            MsgFlags::MSG_DONTWAIT,
-        )?;
-        let (mut ttl, mut age, mut interface, mut destination) = (0, Duration::ZERO, 0, None);
-        for control in message.cmsgs()? {
-            match control {
-                ControlMessageOwned::Ipv4Ttl(value) | ControlMessageOwned::Ipv6HopLimit(value) => {
-                    ttl = u8::try_from(value).unwrap_or(0);
-                }
-                ControlMessageOwned::Ipv4PacketInfo(info) => {
-                    interface = u32::try_from(info.ipi_ifindex).unwrap_or(0);
-                    let address = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
-                    destination = Some(IpAddr::from(address));
-                }
-                ControlMessageOwned::Ipv6PacketInfo(info) => {
-                    interface = info.ipi6_ifindex;
-                    destination = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
-                }
-                ControlMessageOwned::ScmTimestampns(stamp) => {
-                    age = SystemTime::now()
-                        .duration_since(SystemTime::UNIX_EPOCH + Duration::from(stamp))
-                        .unwrap_or_default();
-                }
-                _ => {}
-            }
-        }
-        let source = message.address.and_then(|address| {
-            let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
-        });
+        let control = nix::cmsg_space!(libc::timespec, libc::c_int, libc::in6_pktinfo);
+        let received = receive(self.socket.as_raw_fd(), buffer, control)?;
+        let (destination, interface) = received.to.ok_or(io::ErrorKind::InvalidData)?;
         Ok(BfdDatagram {
-            length: message.bytes,
-            source: source.ok_or(io::ErrorKind::InvalidData)?,
-            destination: destination.ok_or(io::ErrorKind::InvalidData)?,
+            length: received.length,
+            source: received.source,
+            destination,
             interface,
-            ttl,
-            age,
+            ttl: received.hops,
+            age: received.age,
         })
     }
 }

@@ -6,18 +6,18 @@
 //! seen by its TTL or hop limit, which is 255 and which any router would lower
 //! (RFC 5082).
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd as _;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
-};
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::io::Interest;
+
+use crate::datagram::receive;
 
 /// The UDP port of heartbeats.
 pub const HEARTBEAT_PORT: u16 = 7474;
@@ -144,37 +144,13 @@ impl HeartbeatSocket {
 
     /// Receives a datagram if one is there; `WouldBlock` if not.
     pub fn try_receive(&self, buffer: &mut [u8]) -> io::Result<Datagram> {
-        let mut control = nix::cmsg_space!(libc::timespec, libc::c_int);
-        let mut parts = [IoSliceMut::new(buffer)];
-        let message = recvmsg::<SockaddrStorage>(
-            self.socket.as_raw_fd(),
-            &mut parts,
-            Some(&mut control),
-            MsgFlags::MSG_DONTWAIT,
-        )?;
-        let (mut hops, mut age) = (0, Duration::ZERO);
-        for control in message.cmsgs()? {
-            match control {
-                ControlMessageOwned::Ipv4Ttl(value) | ControlMessageOwned::Ipv6HopLimit(value) => {
-                    hops = u8::try_from(value).unwrap_or(0);
-                }
-                ControlMessageOwned::ScmTimestampns(stamp) => {
-                    age = SystemTime::now()
-                        .duration_since(SystemTime::UNIX_EPOCH + Duration::from(stamp))
-                        .unwrap_or_default();
-                }
-                _ => {}
-            }
-        }
-        let source = message.address.and_then(|address| {
-            let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
-        });
+        let control = nix::cmsg_space!(libc::timespec, libc::c_int);
+        let received = receive(self.socket.as_raw_fd(), buffer, control)?;
         Ok(Datagram {
-            length: message.bytes,
-            source: source.ok_or(io::ErrorKind::InvalidData)?,
-            hops,
-            age,
+            length: received.length,
+            source: received.source,
+            hops: received.hops,
+            age: received.age,
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod bfd;
 mod bgp;
+mod datagram;
 mod filter;
 mod groups;
 mod heartbeat;
