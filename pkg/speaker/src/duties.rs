@@ -492,12 +492,11 @@ fn advertisements<'a>(
 }
 
 fn selects(spec: &L2AdvertisementSpec, name: &String, pool: &PoolView) -> bool {
-    let (names, selectors) = (&spec.ip_address_pools, &spec.ip_address_pool_selectors);
-    (names.is_empty() && selectors.is_empty())
-        || names.contains(name)
-        || selectors
-            .iter()
-            .any(|selector| selector.matches(&pool.labels))
+    pool.is_selected(
+        name,
+        &spec.ip_address_pools,
+        &spec.ip_address_pool_selectors,
+    )
 }
 
 #[cfg(test)]

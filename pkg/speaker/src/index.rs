@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use herald_api::L2AdvertisementSpec;
+use herald_api::{L2AdvertisementSpec, LabelSelector};
 use herald_core::{AddressRange, Endpoint, Node, ServiceKey, TrafficPolicy};
 
 use crate::bgp::{BgpAdvertisementView, PeerView};
@@ -57,6 +57,23 @@ impl SliceView {
 pub(crate) struct PoolView {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) ranges: Vec<AddressRange>,
+}
+
+impl PoolView {
+    /// Whether an advertisement with these names and selectors of pools covers this
+    /// one, which is called `name`; with none of either it covers all.
+    pub(crate) fn is_selected(
+        &self,
+        name: &String,
+        names: &[String],
+        selectors: &[LabelSelector],
+    ) -> bool {
+        (names.is_empty() && selectors.is_empty())
+            || names.contains(name)
+            || selectors
+                .iter()
+                .any(|selector| selector.matches(&self.labels))
+    }
 }
 
 /// An advertisement, and what its annotation asks for.

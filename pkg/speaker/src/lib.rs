@@ -28,6 +28,7 @@ mod metrics;
 mod neighbor_tests;
 #[cfg(test)]
 mod netns;
+mod node_object;
 mod port;
 mod report;
 mod segment;
@@ -45,6 +46,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use herald_api::{L2Status, L2StatusSpec};
 use herald_net::Precedence;
 use herald_telemetry::{Health, Registry};
 use kube::Client;
@@ -57,6 +59,7 @@ use tokio_util::sync::CancellationToken;
 use coordinator::{Coordinator, Decided};
 use index::{Index, News};
 use metrics::Metrics;
+use node_object::NodeObject;
 use report::Desk;
 use segment::Common;
 use stranded::Stranded;
@@ -134,9 +137,13 @@ pub async fn run(
     let (reports, reported) = mpsc::unbounded_channel();
     let (strays, straying) = mpsc::unbounded_channel();
     let desk = Desk {
-        api: Desk::api(client, &config.namespace),
-        node: config.node.clone(),
-        uid: node_uid,
+        object: NodeObject::new(
+            client,
+            &config.namespace,
+            config.node.clone(),
+            node_uid,
+            |name| L2Status::new(name, L2StatusSpec {}),
+        ),
         health,
         metrics: metrics.0.clone(),
         stop: stop.clone(),

@@ -5,22 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use herald_api::{
-    L2Address, L2Interface, L2Peer, L2Segment, L2Status, L2StatusSpec, L2StatusStatus,
-};
+use herald_api::{L2Address, L2Interface, L2Peer, L2Segment, L2Status, L2StatusStatus};
 use herald_election::{Cause, GroupId, Liveness};
 use herald_telemetry::Health;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::{Client, Resource as _};
-use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::chain;
 use crate::index::InterfaceView;
 use crate::metrics::{Metrics, ServiceLabel};
+use crate::node_object::NodeObject;
 use crate::view::Vip;
 
 /// Changes are gathered for this long, so that a node that takes a thousand
@@ -32,9 +27,6 @@ const GAP: Duration = Duration::from_secs(1);
 
 /// After a write that failed.
 const RETRY: Duration = Duration::from_secs(3);
-
-/// One request takes no longer.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The API server's limit is 1.5 MB for an object; this many addresses stay far
 /// below it.
@@ -207,20 +199,13 @@ fn address(interface: &str, owned: &Owned, (address, services): &Vip) -> L2Addre
 
 /// Where the status object is, and whose it is.
 pub(crate) struct Desk {
-    pub(crate) api: Api<L2Status>,
-    pub(crate) node: String,
-    /// UID of the node, once it is known.
-    pub(crate) uid: watch::Receiver<String>,
+    pub(crate) object: NodeObject<L2Status>,
     pub(crate) health: Health,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: CancellationToken,
 }
 
 impl Desk {
-    pub(crate) fn api(client: Client, namespace: &str) -> Api<L2Status> {
-        Api::namespaced(client, namespace)
-    }
-
     /// Keeps the status object, the metrics and the readiness as what is reported,
     /// until nobody reports any more.
     pub(crate) async fn keep(mut self, mut reports: mpsc::UnboundedReceiver<Report>) {
@@ -279,7 +264,7 @@ impl Desk {
         if status.is_none() || status == *written {
             return None;
         }
-        match self.write(status.as_ref()).await {
+        match self.object.write(&status).await {
             Ok(()) => {
                 *written = status;
                 Some(GAP)
@@ -291,50 +276,12 @@ impl Desk {
             }
         }
     }
-
-    async fn write(&mut self, status: Option<&L2StatusStatus>) -> Result<(), kube::Error> {
-        let patch = Patch::Merge(json!({"status": status}));
-        let parameters = PatchParams::default();
-        let patched = || async {
-            let write = self.api.patch_status(&self.node, &parameters, &patch);
-            match tokio::time::timeout(TIMEOUT, write).await {
-                Ok(result) => result.map(drop),
-                Err(elapsed) => Err(kube::Error::Service(elapsed.into())),
-            }
-        };
-        match patched().await {
-            Err(kube::Error::Api(error)) if error.code == 404 => {}
-            result => return result,
-        }
-        let object = self.object();
-        match self.api.create(&PostParams::default(), &object).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(error)) if error.code == 409 => {}
-            Err(error) => return Err(error),
-        }
-        patched().await
-    }
-
-    /// The object without its status: it goes with its node.
-    fn object(&self) -> L2Status {
-        let mut object = L2Status::new(&self.node, L2StatusSpec {});
-        let uid = self.uid.borrow().clone();
-        if !uid.is_empty() {
-            object.meta_mut().owner_references = Some(vec![OwnerReference {
-                api_version: "v1".into(),
-                kind: "Node".into(),
-                name: self.node.clone(),
-                uid,
-                ..OwnerReference::default()
-            }]);
-        }
-        object
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use herald_core::ServiceKey;
+    use serde_json::json;
 
     use super::*;
     use crate::duties::ServiceRef;

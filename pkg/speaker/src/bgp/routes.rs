@@ -172,12 +172,11 @@ fn covering<'a>(
 }
 
 fn selects(spec: &BGPAdvertisementSpec, name: &String, pool: &PoolView) -> bool {
-    let (names, selectors) = (&spec.ip_address_pools, &spec.ip_address_pool_selectors);
-    (names.is_empty() && selectors.is_empty())
-        || names.contains(name)
-        || selectors
-            .iter()
-            .any(|selector| selector.matches(&pool.labels))
+    pool.is_selected(
+        name,
+        &spec.ip_address_pools,
+        &spec.ip_address_pool_selectors,
+    )
 }
 
 /// The prefix that an address is told as; none if it would leave the pool.
