@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -14,6 +14,7 @@ use k8s_openapi::api::rbac::v1::{
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::context::HERALD;
 
@@ -137,19 +138,10 @@ impl Audit {
 
     /// [`Audit::read`] from an offset on ([`length`]).
     pub fn read_from(log: &Path, offset: u64) -> Result<Self> {
-        let what = || format!("read the audit log {}", log.display());
-        let mut file = File::open(log).with_context(what)?;
-        file.seek(SeekFrom::Start(offset)).with_context(what)?;
-        let mut text = String::new();
-        file.read_to_string(&mut text).with_context(what)?;
-        let mut requests = BTreeSet::new();
-        for line in text.lines() {
-            let Ok(entry) = serde_json::from_str::<Entry>(line) else {
-                continue;
-            };
-            requests.extend(entry.request());
-        }
-        Ok(Self { requests })
+        let entries = entries::<Entry>(log, offset)?;
+        Ok(Self {
+            requests: entries.into_iter().filter_map(Entry::request).collect(),
+        })
     }
 
     /// Requests that were refused for want of a right.
@@ -172,6 +164,19 @@ impl Audit {
             })
             .collect()
     }
+}
+
+/// The lines of the log from an offset on ([`length`]), as far as they matter to who
+/// asks; what is no `E`, such as a last line that is not whole yet, is left out.
+pub(super) fn entries<E: DeserializeOwned>(log: &Path, offset: u64) -> Result<Vec<E>> {
+    let what = || format!("read the audit log {}", log.display());
+    let mut file = File::open(log).with_context(what)?;
+    file.seek(SeekFrom::Start(offset)).with_context(what)?;
+    let mut entries = Vec::new();
+    for line in BufReader::new(file).lines() {
+        entries.extend(serde_json::from_str(&line.with_context(what)?));
+    }
+    Ok(entries)
 }
 
 /// Octets in the log now.
@@ -299,19 +304,43 @@ struct Annotations {
     decision: String,
 }
 
+/// Who made a request.
 #[derive(Deserialize)]
-struct User {
+pub(super) struct User {
     username: String,
 }
 
+impl User {
+    /// The service account, if it is one of Herald's.
+    pub(super) fn account(&self) -> Option<String> {
+        self.username
+            .strip_prefix("system:serviceaccount:")?
+            .strip_prefix(HERALD)?
+            .strip_prefix(':')
+            .map(str::to_owned)
+    }
+}
+
+/// What a request is about.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct ObjectRef {
+pub(super) struct ObjectRef {
     api_group: String,
     resource: String,
     subresource: String,
     namespace: String,
-    name: String,
+    pub(super) name: String,
+}
+
+impl ObjectRef {
+    /// The resource, with `/subresource` where there is one.
+    pub(super) fn resource(&self) -> String {
+        if self.subresource.is_empty() {
+            self.resource.clone()
+        } else {
+            format!("{}/{}", self.resource, self.subresource)
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -323,24 +352,13 @@ struct ResponseStatus {
 impl Entry {
     /// The request, if an account of Herald made it.
     fn request(self) -> Option<Request> {
-        let account = self
-            .user
-            .username
-            .strip_prefix("system:serviceaccount:")?
-            .strip_prefix(HERALD)?
-            .strip_prefix(':')?
-            .to_owned();
+        let account = self.user.account()?;
         let object = self.object_ref.unwrap_or_default();
-        let resource = if object.subresource.is_empty() {
-            object.resource
-        } else {
-            format!("{}/{}", object.resource, object.subresource)
-        };
         Some(Request {
             account,
             verb: self.verb,
+            resource: object.resource(),
             group: object.api_group,
-            resource,
             namespace: object.namespace,
             name: object.name,
             path: self.request_uri,

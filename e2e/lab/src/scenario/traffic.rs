@@ -1,14 +1,12 @@
 //! When Herald wrote what: the audit log as a list of writes.
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::context::HERALD;
+use super::audit::{ObjectRef, User, entries};
 
 /// A request of a service account of Herald's that changed something, or would
 /// have.
@@ -38,16 +36,8 @@ impl Write {
 /// The writes in the log from an offset on ([`super::audit::length`]), in the order
 /// of their answers.
 pub fn writes(log: &Path, offset: u64) -> Result<Vec<Write>> {
-    let what = || format!("read the audit log {}", log.display());
-    let mut file = File::open(log).with_context(what)?;
-    file.seek(SeekFrom::Start(offset)).with_context(what)?;
-    let mut writes = Vec::new();
-    for line in BufReader::new(file).lines() {
-        // A last line that is not whole yet is no entry.
-        if let Ok(entry) = serde_json::from_str::<Entry>(&line.with_context(what)?) {
-            writes.extend(entry.write());
-        }
-    }
+    let entries = entries::<Entry>(log, offset)?;
+    let mut writes: Vec<Write> = entries.into_iter().filter_map(Entry::write).collect();
     writes.sort_by_key(|write| write.answered);
     Ok(writes)
 }
@@ -67,19 +57,6 @@ struct Entry {
     response_status: Answer,
 }
 
-#[derive(Deserialize)]
-struct User {
-    username: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ObjectRef {
-    resource: String,
-    subresource: String,
-    name: String,
-}
-
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Answer {
@@ -91,23 +68,10 @@ impl Entry {
         if ["get", "list", "watch"].contains(&self.verb.as_str()) {
             return None;
         }
-        let account = self
-            .user
-            .username
-            .strip_prefix("system:serviceaccount:")?
-            .strip_prefix(HERALD)?
-            .strip_prefix(':')?
-            .to_owned();
-        let object = self.object_ref;
-        let resource = if object.subresource.is_empty() {
-            object.resource
-        } else {
-            format!("{}/{}", object.resource, object.subresource)
-        };
         Some(Write {
-            account,
-            resource,
-            name: object.name,
+            account: self.user.account()?,
+            resource: self.object_ref.resource(),
+            name: self.object_ref.name,
             answered: self.stage_timestamp,
             from: self.source_ips.into_iter().next().unwrap_or_default(),
             status: self.response_status.code,

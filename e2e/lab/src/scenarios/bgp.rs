@@ -134,16 +134,18 @@ async fn advertise(ctx: &Context) -> Result<()> {
 async fn has(router: &Router, address: IpAddr, hops: &BTreeSet<IpAddr>) -> Result<()> {
     let what = format!("{router} to have {address} by {hops:?}");
     wait::until_for(PATIENCE, &what, || async {
-        let routes = router.routes().await?;
-        let seen: BTreeSet<IpAddr> = routes
-            .iter()
-            .filter(|route| route.prefix.addr() == address)
-            .map(|route| route.next_hop)
-            .collect();
+        let seen = next_hops(router, address).await?;
         ensure!(seen == *hops, "by {seen:?}");
         Ok(())
     })
     .await
+}
+
+/// Where a router sends an address to now.
+async fn next_hops(router: &Router, address: IpAddr) -> Result<BTreeSet<IpAddr>> {
+    let routes = router.routes().await?;
+    let routes = routes.iter().filter(|route| route.prefix.addr() == address);
+    Ok(routes.map(|route| route.next_hop).collect())
 }
 
 async fn told(ctx: &Context, sessions: usize) -> Result<()> {
@@ -175,12 +177,7 @@ async fn restart(
     let end = tokio::time::Instant::now() + Duration::from_secs(8);
     while tokio::time::Instant::now() < end {
         for router in routers {
-            let routes = router.routes().await?;
-            let seen: BTreeSet<IpAddr> = routes
-                .iter()
-                .filter(|route| route.prefix.addr() == address)
-                .map(|route| route.next_hop)
-                .collect();
+            let seen = next_hops(router, address).await?;
             ensure!(seen == *all, "{router} lost paths at a restart: {seen:?}");
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
