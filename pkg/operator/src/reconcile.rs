@@ -341,9 +341,8 @@ impl Context {
             return Ok(());
         }
         self.writer
-            .finalizer(service, None)
+            .unmark(service)
             .await
-            .map(drop)
             .map_err(|error| written(service, error))
     }
 
@@ -367,9 +366,8 @@ impl Context {
             return Ok(());
         }
         self.writer
-            .finalizer(service, None)
+            .unmark(service)
             .await
-            .map(drop)
             .map_err(|error| written(service, error))
     }
 
@@ -398,7 +396,7 @@ impl Context {
             // Before anything is made outside.
             let marked = self
                 .writer
-                .finalizer(&service, Some(provider.replaced_finalizers()))
+                .mark(&service, provider.replaced_finalizers())
                 .await;
             match marked.map_err(|error| written(&service, error))? {
                 Some(marked) => service = marked,

@@ -126,20 +126,32 @@ impl Writer {
         Ok(())
     }
 
-    /// Puts our finalizer on a Service, in the place of those that it replaces, or
-    /// takes it off; returns the Service as
-    /// it is then, or none where there was nothing to do.
-    pub(crate) async fn finalizer(
+    /// Puts our finalizer on a Service, in the place of those that it replaces;
+    /// returns the Service as it is then, or none where there was nothing to do.
+    pub(crate) async fn mark(
         &self,
         service: &Service,
-        instead_of: Option<&[&str]>,
+        replaced: &[&str],
     ) -> Result<Option<Service>, WriteError> {
+        let stays = |other: &String| other != FINALIZER && !replaced.contains(&other.as_str());
+        let mut finalizers = service.finalizers().to_vec();
+        finalizers.retain(stays);
+        finalizers.push(FINALIZER.into());
+        self.set_finalizers(service, finalizers).await
+    }
+
+    /// Takes our finalizer off a Service, if it is there.
+    pub(crate) async fn unmark(&self, service: &Service) -> Result<(), WriteError> {
         let mut finalizers = service.finalizers().to_vec();
         finalizers.retain(|finalizer| finalizer != FINALIZER);
-        if let Some(replaced) = instead_of {
-            finalizers.retain(|finalizer| !replaced.contains(&finalizer.as_str()));
-            finalizers.push(FINALIZER.into());
-        }
+        self.set_finalizers(service, finalizers).await.map(drop)
+    }
+
+    async fn set_finalizers(
+        &self,
+        service: &Service,
+        finalizers: Vec<String>,
+    ) -> Result<Option<Service>, WriteError> {
         if finalizers == service.finalizers() {
             return Ok(None);
         }
