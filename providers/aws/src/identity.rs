@@ -41,6 +41,9 @@ pub const LBC_LOAD_BALANCER: &str = "LoadBalancer";
 /// Value of [`LBC_TAG_RESOURCE`] on managed security groups.
 pub const LBC_SECURITY_GROUP: &str = "ManagedLBSecurityGroup";
 
+/// Finalizer of the AWS Load Balancer Controller on Services.
+pub const LBC_FINALIZER: &str = "service.k8s.aws/resources";
+
 const NAME_LIMIT: usize = 32;
 const READABLE: usize = 12;
 const DIGEST: usize = 12;

@@ -155,7 +155,7 @@ impl Provider for Aws {
     }
 
     fn replaced_finalizers(&self) -> &'static [&'static str] {
-        &["service.k8s.aws/resources"]
+        &[crate::identity::LBC_FINALIZER]
     }
 
     fn external(&self) -> bool {

@@ -130,13 +130,13 @@ fn variant(context: &Context<'_>, groups: &SecurityGroups) -> String {
         SecurityGroups::Managed(_) | SecurityGroups::Given { .. } => "groups",
     };
     let replace = context.annotations.replace.as_deref().unwrap_or_default();
+    let mut variant = format!("{} {groups} {replace}", context.scheme);
     // A target group belongs to one load balancer: another name means others, too.
-    let name = context
-        .annotations
-        .name
-        .iter()
-        .map(|name| format!(" {name}"));
-    format!("{} {groups} {replace}", context.scheme) + &name.collect::<String>()
+    if let Some(name) = &context.annotations.name {
+        variant.push(' ');
+        variant.push_str(name);
+    }
+    variant
 }
 
 fn target_type(settings: &Settings, annotations: &Annotations) -> TargetType {
