@@ -18,6 +18,9 @@ const MILLI: Micros = 1000;
 /// Nobody disturbs the cluster before.
 const QUIET_START: Micros = 4 * SECOND;
 
+/// Groups of a run.
+const MOST_GROUPS: usize = 8;
+
 /// Something that happens to the cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
@@ -118,6 +121,28 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// These faults, and then all is well. The groups are as many as a run has at
+    /// most.
+    pub fn of(
+        nodes: usize,
+        policy: Policy,
+        profile: Profile,
+        faults: Vec<(Micros, Fault)>,
+    ) -> Self {
+        let mut schedule = Self {
+            nodes,
+            groups: MOST_GROUPS,
+            policy,
+            profile,
+            rebalance: false,
+            bytes: false,
+            faults,
+            end: 0,
+        };
+        schedule.mend(0);
+        schedule
+    }
+
     /// Draws a run.
     pub fn draw(rng: &mut Rng) -> Self {
         // Most mistakes need few nodes, and many nodes take long.
@@ -133,7 +158,7 @@ impl Schedule {
         };
         let mut schedule = Self {
             nodes,
-            groups: rng.usize(1..=8),
+            groups: rng.usize(1..=MOST_GROUPS),
             policy: if rng.bool() {
                 Policy::Strict
             } else {
@@ -156,7 +181,7 @@ impl Schedule {
                 _ => 5 * SECOND,
             };
         }
-        schedule.mend(at + SECOND);
+        schedule.mend(at);
         schedule
     }
 
@@ -245,7 +270,7 @@ impl Schedule {
     /// In the end all is well, and stays so for a while.
     fn mend(&mut self, at: Micros) {
         let last = self.faults.iter().map(|(at, _)| *at).max().unwrap_or(0);
-        let at = at.max(last) + MILLI;
+        let at = at.max(last) + SECOND + MILLI;
         for fault in [
             Fault::Heal,
             Fault::Answering,

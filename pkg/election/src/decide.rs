@@ -41,6 +41,8 @@ enum Decision {
     /// Tell the clients again, as this rival told them otherwise.
     Reassert(NodeId, u32),
     HandOver(NodeId),
+    /// Two of us have it, and this one stays.
+    Settle(NodeId),
     /// It has rested for long enough.
     Undamp,
     Withdraw(Silence),
@@ -115,13 +117,13 @@ impl Election {
                 self.claim(group, Standing::Holding);
             }
             Decision::HandOver(to) => {
-                let entry = self.groups.get_mut(&group)?;
-                entry.mine = Mine::Nothing;
-                entry.rebalance = false;
-                entry.held_by(to, now);
-                entry.situation(Situation::Kept, now);
-                self.claim(group, Standing::Released);
+                self.yield_to(group, to, now);
                 self.events.push_back(Event::HandOver { group, to });
+            }
+            Decision::Settle(to) => {
+                self.yield_to(group, to, now);
+                let why = Silence::Settled;
+                self.events.push_back(Event::Withdraw { group, why });
             }
             Decision::Withdraw(why) => {
                 self.withdraw(group, why);
@@ -139,6 +141,17 @@ impl Election {
             }
         }
         None
+    }
+
+    /// Notes that another has the group from now on.
+    fn yield_to(&mut self, group: GroupId, to: NodeId, now: Instant) {
+        if let Some(entry) = self.groups.get_mut(&group) {
+            entry.mine = Mine::Nothing;
+            entry.rebalance = false;
+            entry.held_by(to, now);
+            entry.situation(Situation::Kept, now);
+        }
+        self.claim(group, Standing::Released);
     }
 
     /// What the others claim about a group.
@@ -319,7 +332,7 @@ impl Election {
         let votes = |node| {
             self.peers
                 .get(node)
-                .is_some_and(|peer| peer.ready && agrees(me, peer, entry.spec.id, version))
+                .is_some_and(|peer| peer.votes && agrees(me, peer, entry.spec.id, version))
         };
         if most(me, &self.voters, votes) && self.is_leased(entry, version, now) {
             return Decision::Won(cause);
@@ -375,8 +388,10 @@ impl Election {
             if other.key(node) > claim.key(me) {
                 return if entry.is_strict() {
                     Decision::Withdraw(Silence::Released)
-                } else {
+                } else if self.is_to_go(entry, node) || self.is_behind(node) {
                     Decision::HandOver(node)
+                } else {
+                    Decision::Settle(node)
                 };
             }
             if entry.rival != Some((node, other.epoch)) {
@@ -406,7 +421,6 @@ impl Election {
     /// Under `strict` the old owner goes before the new one comes, and only for
     /// one who can come.
     fn should_release(&self, entry: &Entry, field: &Field) -> bool {
-        let me = self.config.node;
         let Some((node, _)) = field.acquirer else {
             return false;
         };
@@ -415,12 +429,25 @@ impl Election {
             .get(node)
             .is_some_and(|peer| peer.view >= self.view);
         let wanted = entry.spec.candidate(node).is_some() || newer;
-        let may_move = self.draining
+        wanted && self.is_to_go(entry, node)
+    }
+
+    /// Whether there is a reason for which our group goes to this one.
+    fn is_to_go(&self, entry: &Entry, to: NodeId) -> bool {
+        let me = self.config.node;
+        self.draining
             || entry.spec.candidate(me).is_none()
             || entry.rebalance
             || self.is_mute(entry, me)
-            || entry.spec.rebalance == Rebalance::OnJoin && entry.spec.first == Some(node);
-        wanted && may_move
+            || entry.spec.rebalance == Rebalance::OnJoin && entry.spec.first == Some(to)
+    }
+
+    /// Whether another knows more of the API, and so may have a reason that we are
+    /// yet to be told.
+    fn is_behind(&self, node: NodeId) -> bool {
+        self.peers
+            .get(node)
+            .is_some_and(|peer| peer.view > self.view)
     }
 
     /// Makes a group ours, or asks for it.
@@ -442,6 +469,7 @@ impl Election {
             return None;
         }
         entry.mine = Mine::Acquiring { cause, since: now };
+        self.asked.insert(group);
         let end = now + entry_detect(entry);
         self.claim(group, Standing::Acquiring);
         // Alone among the voters there is nobody to wait for.
@@ -464,6 +492,7 @@ impl Election {
             entry.rival = None;
             entry.rebalance = false;
         }
+        self.lease(group);
         self.claim(group, Standing::Holding);
         self.counters.taken += 1;
         self.events.push_back(Event::Announce { group, cause });
@@ -485,6 +514,7 @@ impl Election {
             return self.claim(group, Standing::Released);
         }
         let detect = entry_detect(entry);
+        self.lease(group);
         self.claim(group, Standing::Holding);
         let told = self.ledger.version_of(group).unwrap_or(0);
         if let Some(entry) = self.groups.get_mut(&group)
@@ -494,6 +524,13 @@ impl Election {
         {
             *version = told;
             *probation = now + detect;
+        }
+    }
+
+    /// What we have under `strict` is ours for as long as others let us have it.
+    fn lease(&mut self, group: GroupId) {
+        if self.groups.get(&group).is_some_and(Entry::is_strict) {
+            self.leased.insert(group);
         }
     }
 

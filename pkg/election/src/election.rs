@@ -46,6 +46,18 @@ pub struct Transmit {
     pub detour: bool,
 }
 
+/// What became of a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reception {
+    /// It counts: it is of a session that has proved that it is no recording, and
+    /// newer than what came of that session before.
+    Counted,
+    /// Of a session that has yet to prove that it is no recording.
+    Stranger,
+    /// Old, our own, or not wanted now.
+    Ignored,
+}
+
 /// What the caller has to do, or may want to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -159,12 +171,18 @@ pub struct Election {
     pub(crate) unanswered: Vec<Unanswered>,
     /// When leases are to be looked at again.
     leases: Instant,
+    /// Groups under `strict` that we ask for, and those that we have; some may not
+    /// be so any more.
+    pub(crate) asked: BTreeSet<GroupId>,
+    pub(crate) leased: BTreeSet<GroupId>,
     /// Groups to be looked at anew.
     dirty: BTreeSet<GroupId>,
     rechecks: BTreeSet<(Instant, GroupId)>,
     next_beat: Instant,
     last_beat: Instant,
     urgent: bool,
+    /// Whether somebody is heard again.
+    returned: bool,
     /// The version of our claims that has been sent at least once.
     told: u64,
     /// When we wanted to be called.
@@ -197,11 +215,14 @@ impl Election {
             alone: true,
             unanswered: Vec::new(),
             leases: now,
+            asked: BTreeSet::new(),
+            leased: BTreeSet::new(),
             dirty: BTreeSet::new(),
             rechecks: BTreeSet::new(),
             next_beat: now,
             last_beat: now,
             urgent: true,
+            returned: false,
             told: 0,
             expected: None,
             transmit: VecDeque::new(),
@@ -287,6 +308,7 @@ impl Election {
         self.profiles.extend(used);
         self.profiles.sort_unstable();
         self.profiles.dedup();
+        self.peers.look_again(now);
         self.all_dirty();
         self.settle(now);
     }
@@ -315,7 +337,7 @@ impl Election {
         if up {
             self.joined = Some(now);
             self.urgent = true;
-            self.peers.rejoin();
+            self.peers.rejoin(now);
         } else {
             self.withdraw_all(Silence::LinkDown);
             self.joined = None;
@@ -326,31 +348,42 @@ impl Election {
     }
 
     /// Takes in a heartbeat that was opened with a key of the segment.
-    pub fn handle_heartbeat(&mut self, heartbeat: &Heartbeat, now: Instant) {
-        self.handle_heartbeat_late(heartbeat, now, now);
+    pub fn handle_heartbeat(&mut self, heartbeat: &Heartbeat, now: Instant) -> Reception {
+        self.handle_heartbeat_late(heartbeat, now, now)
     }
 
     /// [`handle_heartbeat`](Self::handle_heartbeat) of one that came at `heard`
     /// and waited to be read until `now`.
-    pub fn handle_heartbeat_late(&mut self, heartbeat: &Heartbeat, heard: Instant, now: Instant) {
+    pub fn handle_heartbeat_late(
+        &mut self,
+        heartbeat: &Heartbeat,
+        heard: Instant,
+        now: Instant,
+    ) -> Reception {
         self.advance(now);
         let heard = heard.min(now);
         if self.joined.is_none() || self.left {
-            return;
+            return Reception::Ignored;
         }
         if heartbeat.sender == self.config.node {
             if heartbeat.session != self.config.session {
                 self.events.push_back(Event::Impostor);
             }
-            return;
+            return Reception::Ignored;
         }
         let node = heartbeat.sender;
-        match self
+        let reception = match self
             .peers
             .receive(heartbeat, self.ledger.version(), heard, now)
         {
-            Received::Replay => self.counters.replayed += 1,
-            Received::Stranger => self.urgent = true,
+            Received::Replay => {
+                self.counters.replayed += 1;
+                Reception::Ignored
+            }
+            Received::Stranger => {
+                self.urgent = true;
+                Reception::Stranger
+            }
             Received::News { groups, all } => {
                 self.counters.received += 1;
                 for group in groups {
@@ -365,9 +398,11 @@ impl Election {
                 }
                 self.reassured_by(node, now);
                 self.watch_votes(node);
+                Reception::Counted
             }
-        }
+        };
         self.settle(now);
+        reception
     }
 
     /// A node answered for its own address on the segment.
@@ -412,7 +447,7 @@ impl Election {
     fn farewell(&mut self, detour: bool) {
         let heartbeat = Heartbeat {
             leaving: true,
-            ..self.heartbeat(None)
+            ..self.heartbeat(None, false)
         };
         self.transmit.push_back(Transmit { heartbeat, detour });
     }
@@ -469,7 +504,11 @@ impl Election {
         let waiting: BTreeSet<NodeId> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.liveness(self.config.profile) == Liveness::Up)
+            .filter(|(_, peer)| {
+                // Those who do not hear us may have taken what was ours all the same.
+                let liveness = peer.liveness(self.config.profile);
+                matches!(liveness, Liveness::Up | Liveness::OneWay)
+            })
             .map(|(node, _)| node)
             .collect();
         if waiting.is_empty() {
@@ -538,15 +577,19 @@ impl Election {
         if self.left {
             return;
         }
-        let changed = self.peers.refresh(self.config.profile, now);
+        self.probe(now);
+        let profile = self.config.profile;
+        let changed = self.peers.refresh(profile, &self.profiles, now);
         if !changed.is_empty() {
             self.all_dirty();
         }
         for (node, liveness) in changed {
+            let Some(liveness) = liveness else { continue };
+            // Who is heard again is to know soon that it is, and what it missed.
+            self.returned |= liveness.is_heard();
             self.events.push_back(Event::Peer { node, liveness });
         }
         self.note_return(now);
-        self.probe(now);
         if let Some(doubt) = &self.doubt
             && (doubt.waiting.is_empty() || now >= doubt.until)
         {
@@ -577,11 +620,9 @@ impl Election {
         if self.joined.is_none() {
             return;
         }
-        for profile in &self.profiles {
-            let due = self.peers.probes(*profile, now);
-            let probes = due.into_iter().map(|node| Event::Probe { node });
-            self.events.extend(probes);
-        }
+        let due = self.peers.probes(&self.profiles, now);
+        let probes = due.into_iter().map(|node| Event::Probe { node });
+        self.events.extend(probes);
     }
 
     /// Whether the hold-down is over: all voters are heard and all that is
@@ -616,11 +657,12 @@ impl Election {
     /// Groups under `strict` depend on votes, which any heartbeat may bring or
     /// take away.
     fn watch_votes(&mut self, node: NodeId) {
-        let asked = self
-            .groups
-            .iter()
-            .filter(|(_, entry)| matches!(entry.mine, Mine::Acquiring { .. }));
-        self.dirty.extend(asked.map(|(group, _)| *group));
+        let groups = &self.groups;
+        self.asked.retain(|group| {
+            let entry = groups.get(group);
+            entry.is_some_and(|entry| matches!(entry.mine, Mine::Acquiring { .. }))
+        });
+        self.dirty.extend(&self.asked);
         if self.peers.get(node).is_some_and(Peer::objects) {
             self.watch_leases();
         }
@@ -628,16 +670,17 @@ impl Election {
 
     /// And on leases, which end by themselves.
     fn watch_leases(&mut self) {
-        let leased = self
-            .groups
-            .iter()
-            .filter(|(_, entry)| entry.is_strict() && entry.mine.holds());
-        self.dirty.extend(leased.map(|(group, _)| *group));
+        let groups = &self.groups;
+        self.leased.retain(|group| {
+            let entry = groups.get(group);
+            entry.is_some_and(|entry| entry.is_strict() && entry.mine.holds())
+        });
+        self.dirty.extend(&self.leased);
     }
 
     fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let joined = self.joined?;
-        let beat = if self.urgent {
+        let beat = if self.urgent || self.returned {
             self.next_beat.min(self.last_beat + self.gap())
         } else {
             self.next_beat
@@ -654,7 +697,7 @@ impl Election {
             ready,
             self.doubt.as_ref().map(|doubt| doubt.until),
             self.rechecks.first().map(|(at, _)| *at),
-            self.peers.next_change(&self.profiles, now),
+            self.peers.next_change().filter(|at| *at > now),
         ]
         .into_iter()
         .flatten()
@@ -673,7 +716,8 @@ impl Election {
             return;
         }
         let regular = now >= self.next_beat;
-        let early = self.urgent && now >= self.last_beat + self.gap();
+        let hurried = self.urgent || self.returned;
+        let early = hurried && now >= self.last_beat + self.gap();
         let changed = self.told < self.ledger.version();
         if !(regular || early || changed) {
             return;
@@ -687,21 +731,23 @@ impl Election {
             self.all_dirty();
         }
         let opinion = self.opinion(now);
-        // New claims are told at once; what was missed, at the regular time.
+        // New claims are told at once; what was missed, at the regular time, or when
+        // the one that missed it is back.
         let slowest = self.peers.slowest(now);
         let mut from = match slowest {
-            Some(slowest) if regular => slowest,
+            Some(slowest) if regular || self.returned => slowest,
             Some(_) => self.told,
             None => self.ledger.version(),
         };
         let mut opinion = Some(opinion);
+        let votes = self.votes(now);
         for _ in 0..PAGES {
             let page = self.ledger.page(from, room_for_claims(opinion.as_ref()));
             if page.is_none() && opinion.is_none() {
                 break;
             }
             from = page.as_ref().map_or(from, |page| page.to);
-            let mut heartbeat = self.heartbeat(opinion.take());
+            let mut heartbeat = self.heartbeat(opinion.take(), votes);
             heartbeat.page = page;
             self.peers.sent(heartbeat.sequence, now);
             self.counters.sent += 1;
@@ -712,6 +758,7 @@ impl Election {
         }
         self.told = self.ledger.version();
         self.urgent = false;
+        self.returned = false;
         self.last_beat = now;
         if regular {
             self.next_beat = now + self.interval();
@@ -745,7 +792,14 @@ impl Election {
         }
     }
 
-    fn heartbeat(&mut self, opinion: Option<Opinion>) -> Heartbeat {
+    /// Whether our vote counts. It takes no view of the API: a vote is for whoever
+    /// claims first. But it takes time, as we may have voted before we started.
+    fn votes(&self, now: Instant) -> bool {
+        let waited = |joined| now.saturating_duration_since(joined) >= HOLD_DOWN;
+        self.ready.is_some() || self.joined.is_some_and(waited)
+    }
+
+    fn heartbeat(&mut self, opinion: Option<Opinion>, votes: bool) -> Heartbeat {
         self.sequence += 1;
         Heartbeat {
             sender: self.config.node,
@@ -753,6 +807,7 @@ impl Election {
             sequence: self.sequence,
             interval: self.interval(),
             ready: self.ready.is_some(),
+            votes,
             draining: self.draining,
             leaving: false,
             view: self.view,
@@ -760,6 +815,7 @@ impl Election {
             floor: self.ledger.floor(),
             opinion,
             page: None,
+            hardware: None,
         }
     }
 

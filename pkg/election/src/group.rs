@@ -146,8 +146,11 @@ pub enum Silence {
     LinkDown,
     /// We did not run for a while, and others may have taken it. It is ours
     /// again with [`Event::Announce`](crate::Event::Announce), or another's
-    /// with [`Event::HandOver`](crate::Event::HandOver).
+    /// with [`Silence::Settled`].
     Stalled,
+    /// Another has it too, since neither heard the other, and stays: it answers
+    /// already.
+    Settled,
     /// We left.
     Left,
 }

@@ -36,7 +36,7 @@ mod wire;
 
 pub use auth::{AuthError, KeyError, KeyRing, SHORTEST_KEY, TRAILER};
 pub use claim::{Claim, Page, Standing};
-pub use election::{Config, Counters, Election, Event, HOLD_DOWN, Transmit};
+pub use election::{Config, Counters, Election, Event, HOLD_DOWN, Reception, Transmit};
 pub use group::{Cause, DAMPING, Group, MOST_MOVES, Policy, Rebalance, Silence, View};
 pub use id::{GroupId, NodeId};
 pub use order::{Candidate, owner, spread};

@@ -49,6 +49,11 @@ impl Liveness {
             Self::Up | Self::OneWay | Self::Relayed | Self::Stalled
         )
     }
+
+    /// Whether we hear it ourselves.
+    pub(crate) const fn is_heard(self) -> bool {
+        matches!(self, Self::Up | Self::OneWay | Self::Deaf)
+    }
 }
 
 /// What is known of another node.
@@ -77,6 +82,8 @@ pub(crate) struct Peer {
     /// What it asked for in vain.
     pub(crate) unanswered: Vec<Unanswered>,
     pub(crate) ready: bool,
+    /// Whether its vote counts.
+    pub(crate) votes: bool,
     pub(crate) draining: bool,
     left: bool,
     pub(crate) view: u64,
@@ -86,6 +93,10 @@ pub(crate) struct Peer {
     /// By profile.
     liveness: [Liveness; 3],
     probes: u32,
+    /// When to look at it again: before, and until it is heard of, nothing changes.
+    due: Instant,
+    /// The same, as far as the profiles in use are concerned.
+    wake: Option<Instant>,
 }
 
 impl Peer {
@@ -105,6 +116,7 @@ impl Peer {
             objects_to_all: false,
             unanswered: Vec::new(),
             ready: false,
+            votes: false,
             draining: false,
             left: false,
             view: 0,
@@ -112,6 +124,8 @@ impl Peer {
             claims: Copy::default(),
             liveness: [Liveness::Down; 3],
             probes: 0,
+            due: now,
+            wake: None,
         }
     }
 
@@ -200,8 +214,25 @@ impl Peer {
         Some(self.last_heard() + self.detect(profile) * quarters / 4)
     }
 
+    /// The next time at which its liveness may change by one of these profiles.
+    fn next_deadline(&self, profiles: &[Profile], now: Instant) -> Option<Instant> {
+        let deadlines = profiles.iter().flat_map(|profile| self.deadlines(*profile));
+        deadlines.filter(|at| *at > now).min()
+    }
+
+    /// Computes its liveness anew; says whether it changed.
+    fn refresh(&mut self, profiles: &[Profile], now: Instant) -> bool {
+        self.due = self
+            .next_deadline(&Profile::ALL, now)
+            .unwrap_or(now + FORGET);
+        self.wake = self.next_deadline(profiles, now);
+        let liveness = Profile::ALL.map(|profile| self.liveness_at(profile, now));
+        std::mem::replace(&mut self.liveness, liveness) != liveness
+    }
+
     /// Moves all that is known on, as if it had happened later.
     fn shift(&mut self, by: Duration, now: Instant) {
+        self.due = now;
         for at in [&mut self.heard, &mut self.hears] {
             *at = (*at + by).min(now);
         }
@@ -312,6 +343,7 @@ impl Peers {
         if peer.sequence >= hb.sequence && !joined {
             return Received::Replay;
         }
+        peer.due = now;
         peer.sequence = hb.sequence;
         // Never back: time in which we did not run was added to it.
         peer.heard = peer.heard.max(heard);
@@ -319,6 +351,8 @@ impl Peers {
         peer.interval = hb.interval;
         let before = (peer.ready, peer.draining, peer.left, peer.is_synced());
         peer.ready = hb.ready;
+        // Speakers of versions without this flag vote when they are ready.
+        peer.votes = hb.votes || hb.ready;
         peer.draining = hb.draining;
         peer.left = hb.leaving;
         peer.view = hb.view;
@@ -348,7 +382,7 @@ impl Peers {
         }
         let after = (peer.ready, peer.draining, peer.left, peer.is_synced());
         if let Some(opinion) = &hb.opinion {
-            self.relay(opinion, heard);
+            self.relay(opinion, heard, now);
         }
         Received::News {
             groups,
@@ -399,7 +433,7 @@ impl Peers {
     }
 
     /// Takes in what another node said at `then` that it hears.
-    fn relay(&mut self, opinion: &Opinion, then: Instant) {
+    fn relay(&mut self, opinion: &Opinion, then: Instant, now: Instant) {
         for heard in &opinion.heard {
             let Some(age) = heard.age else { continue };
             let Some(node) = self.sessions.get(&heard.session) else {
@@ -407,15 +441,26 @@ impl Peers {
             };
             if let Some(peer) = self.known.get_mut(node) {
                 peer.relayed = peer.relayed.max(then.checked_sub(age));
+                if !peer.liveness.iter().all(|liveness| liveness.is_heard()) {
+                    peer.due = now;
+                }
             }
         }
     }
 
     /// Our link is back: who hears us now is still to be seen.
-    pub(crate) fn rejoin(&mut self) {
+    pub(crate) fn rejoin(&mut self, now: Instant) {
         for peer in self.known.values_mut() {
             peer.confirmed = None;
             peer.leased = None;
+            peer.due = now;
+        }
+    }
+
+    /// Other profiles are in use.
+    pub(crate) fn look_again(&mut self, now: Instant) {
+        for peer in self.known.values_mut() {
+            peer.due = now;
         }
     }
 
@@ -423,6 +468,7 @@ impl Peers {
     pub(crate) fn answered(&mut self, node: NodeId, now: Instant) {
         if let Some(peer) = self.known.get_mut(&node) {
             peer.answered = Some(now);
+            peer.due = now;
         }
     }
 
@@ -467,30 +513,38 @@ impl Peers {
         }
     }
 
-    /// Computes everyone's liveness anew; names those for whom it changed, with
-    /// how they are by `profile`.
-    pub(crate) fn refresh(&mut self, profile: Profile, now: Instant) -> Vec<(NodeId, Liveness)> {
-        let mut changed = Vec::new();
-        for (node, peer) in &mut self.known {
-            let liveness = Profile::ALL.map(|profile| peer.liveness_at(profile, now));
-            if liveness != peer.liveness {
-                peer.liveness = liveness;
-                changed.push((*node, liveness[profile.index()]));
-            }
-        }
-        changed
+    /// Computes everyone's liveness anew; names those for whom it changed by any
+    /// profile, with how they are by `profile` if that is another than before.
+    /// `profiles` are all that are in use.
+    pub(crate) fn refresh(
+        &mut self,
+        profile: Profile,
+        profiles: &[Profile],
+        now: Instant,
+    ) -> Vec<(NodeId, Option<Liveness>)> {
+        let due = self.known.iter_mut().filter(|(_, peer)| peer.due <= now);
+        due.filter_map(|(node, peer)| {
+            let before = peer.liveness(profile);
+            let changed = peer.refresh(profiles, now);
+            let liveness = Some(peer.liveness(profile)).filter(|now| *now != before);
+            changed.then_some((*node, liveness))
+        })
+        .collect()
     }
 
-    /// Nodes to be asked now whether they are alive.
-    pub(crate) fn probes(&mut self, profile: Profile, now: Instant) -> Vec<NodeId> {
-        let mut due = Vec::new();
-        for (node, peer) in &mut self.known {
-            if peer.probe_due(profile).is_some_and(|at| at <= now) {
-                peer.probes += 1;
-                due.push(*node);
+    /// Nodes to be asked now whether they are alive. Called before
+    /// [`refresh`](Self::refresh).
+    pub(crate) fn probes(&mut self, profiles: &[Profile], now: Instant) -> Vec<NodeId> {
+        let mut nodes = Vec::new();
+        for (node, peer) in self.known.iter_mut().filter(|(_, peer)| peer.due <= now) {
+            for profile in profiles {
+                if peer.probe_due(*profile).is_some_and(|at| at <= now) {
+                    peer.probes += 1;
+                    nodes.push(*node);
+                }
             }
         }
-        due
+        nodes
     }
 
     /// Forgets who has been away for long.
@@ -510,13 +564,9 @@ impl Peers {
         gone
     }
 
-    /// The next moment after `now` at which anybody's liveness may change.
-    pub(crate) fn next_change(&self, profiles: &[Profile], now: Instant) -> Option<Instant> {
-        self.known
-            .values()
-            .flat_map(|peer| profiles.iter().flat_map(|profile| peer.deadlines(*profile)))
-            .filter(|at| *at > now)
-            .min()
+    /// The next moment at which anybody's liveness may change.
+    pub(crate) fn next_change(&self) -> Option<Instant> {
+        self.known.values().filter_map(|peer| peer.wake).min()
     }
 
     /// When the next of the leases that we have from others ends, by any

@@ -6,8 +6,8 @@
 //!  +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //!  |      'H'      |      'B'      |    version    | header length |
 //!  +---------------+---------------+---------------+---------------+
-//!  | flags: bit 0 ready, 1 draining, 2 leaving     |               |
-//!  | (16 bits)     |               | interval (16 bits, ms)        |
+//!  | flags: bit 0 ready, 1 draining, 2 leaving,    |               |
+//!  | 3 votes (16)  |               | interval (16 bits, ms)        |
 //!  +---------------+---------------+---------------+---------------+
 //!  | sender (64)                                                   |
 //!  | session (64): drawn by lot whenever the sender starts         |
@@ -32,6 +32,7 @@
 //!  type 3, page: from (64), to (64)
 //!      entry: group (64), epoch (32), priority (8),
 //!             flags (8): bits 0-1 standing, 2-3 profile, 4 strict, 5 damped
+//!  type 5, hardware: the sender's address on the segment (48); no entries
 //! ```
 //!
 //! What a receiver does not know is skipped: sections of other types, header
@@ -70,15 +71,18 @@ const OPINION: u8 = 1;
 const OBJECTIONS: u8 = 2;
 const PAGE: u8 = 3;
 const UNANSWERED: u8 = 4;
+const HARDWARE: u8 = 5;
 const HEARD_ENTRY: u8 = 18;
 const OBJECTION_ENTRY: u8 = 16;
 const UNANSWERED_ENTRY: u8 = 16;
 const CLAIM_ENTRY: u8 = 14;
+const HARDWARE_LENGTH: usize = 6;
 /// The age of a session that has not yet proved that it is no replay.
 const UNPROVEN: u16 = u16::MAX;
 
 /// One datagram of a speaker.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag on the wire")]
 pub struct Heartbeat {
     /// Who speaks.
     pub sender: NodeId,
@@ -90,6 +94,9 @@ pub struct Heartbeat {
     pub interval: Duration,
     /// Whether it knows the segment well enough to own something.
     pub ready: bool,
+    /// Whether its vote counts: it has been there for long enough to be bound by
+    /// no vote of an earlier start. Whoever is ready votes too.
+    pub votes: bool,
     /// Whether it wants others to take what it has.
     pub draining: bool,
     /// Whether this is its last word: it owns nothing any more.
@@ -105,6 +112,9 @@ pub struct Heartbeat {
     pub opinion: Option<Opinion>,
     /// Claims of its own that somebody lacks.
     pub page: Option<Page>,
+    /// The sender's hardware address on the segment. Filled in by who sends it;
+    /// none from speakers of versions that do not tell it.
+    pub hardware: Option<[u8; HARDWARE_LENGTH]>,
 }
 
 /// What a speaker hears, and what it objects to.
@@ -169,7 +179,8 @@ pub(crate) fn room_for_claims(opinion: Option<&Opinion>) -> usize {
             + opinion.heard.len() * usize::from(HEARD_ENTRY)
             + opinion.objections.len() * usize::from(OBJECTION_ENTRY)
     });
-    (MAX_DATAGRAM - TRAILER - usize::from(HEADER) - SECTION - 16).saturating_sub(opinion)
+    let hardware = SECTION + HARDWARE_LENGTH;
+    (MAX_DATAGRAM - TRAILER - usize::from(HEADER) - SECTION - 16 - hardware).saturating_sub(opinion)
         / usize::from(CLAIM_ENTRY)
 }
 
@@ -180,8 +191,10 @@ impl Heartbeat {
         let mut out = Vec::with_capacity(256);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&[VERSION, HEADER]);
-        let flags =
-            u16::from(self.ready) | u16::from(self.draining) << 1 | u16::from(self.leaving) << 2;
+        let flags = u16::from(self.ready)
+            | u16::from(self.draining) << 1
+            | u16::from(self.leaving) << 2
+            | u16::from(self.votes) << 3;
         out.extend_from_slice(&flags.to_be_bytes());
         let interval = u16::try_from(self.interval.as_millis()).unwrap_or(u16::MAX);
         out.extend_from_slice(&interval.to_be_bytes());
@@ -200,6 +213,9 @@ impl Heartbeat {
         }
         if let Some(page) = &self.page {
             write_page(page, &mut out);
+        }
+        if let Some(hardware) = &self.hardware {
+            section(&mut out, HARDWARE, 0, |out| out.extend_from_slice(hardware));
         }
         out
     }
@@ -224,6 +240,7 @@ impl Heartbeat {
             ready: flags & 1 != 0,
             draining: flags & 2 != 0,
             leaving: flags & 4 != 0,
+            votes: flags & 8 != 0,
             sender: NodeId(header.u64()?),
             session: header.u64()?,
             sequence: header.u64()?,
@@ -232,6 +249,7 @@ impl Heartbeat {
             floor: header.u64()?,
             opinion: None,
             page: None,
+            hardware: None,
         };
         while !reader.0.is_empty() {
             let [kind, entry] = reader.array()?;
@@ -250,6 +268,7 @@ impl Heartbeat {
                     }
                 }
                 PAGE => heartbeat.page = Some(parse_page(body, entry)?),
+                HARDWARE => heartbeat.hardware = Some({ body }.array()?),
                 _ => {}
             }
         }

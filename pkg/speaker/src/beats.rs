@@ -5,7 +5,7 @@
 //! listens to both. It speaks the other family too for as long as somebody is
 //! heard who speaks only that one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::pending;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -31,6 +31,7 @@ pub(crate) const BUFFER: usize = 2048;
 pub(crate) struct Beat {
     pub(crate) heartbeat: Heartbeat,
     pub(crate) at: Instant,
+    pub(crate) source: IpAddr,
     /// Whether it surely comes from the link.
     pub(crate) on_link: bool,
 }
@@ -40,6 +41,8 @@ pub(crate) struct Beat {
 struct Heard {
     v4: Option<(Instant, Ipv4Addr)>,
     v6: Option<Instant>,
+    /// As it says itself.
+    hardware: Option<[u8; 6]>,
 }
 
 /// The sockets of one interface.
@@ -154,29 +157,51 @@ impl Beats {
             }
         };
         let on_link = datagram.hops == ON_LINK;
-        if on_link && !self.note(heartbeat.sender, datagram.source, now) {
+        if on_link && self.is_twin(heartbeat.sender, datagram.source, now) {
             return None;
         }
         Some(Beat {
             heartbeat,
             at: now.checked_sub(datagram.age).unwrap_or(now),
+            source: datagram.source,
             on_link,
         })
     }
 
-    /// Notes by which family a node is heard; says whether that counts.
-    fn note(&mut self, node: NodeId, source: IpAddr, now: Instant) -> bool {
-        let heard = self.heard.entry(node).or_default();
+    /// Whether what came by IPv6 has come by IPv4, too.
+    fn is_twin(&self, node: NodeId, source: IpAddr, now: Instant) -> bool {
+        let four = self.heard.get(&node).and_then(|heard| heard.v4);
+        source.is_ipv6() && four.is_some_and(|(at, _)| now < at + TWIN)
+    }
+
+    /// Notes where a node is that was heard in a session that is no recording.
+    /// Says whether its hardware address is another than before.
+    pub(crate) fn heard(&mut self, heartbeat: &Heartbeat, source: IpAddr, now: Instant) -> bool {
+        let heard = self.heard.entry(heartbeat.sender).or_default();
         match source {
-            IpAddr::V4(address) => {
-                heard.v4 = Some((now, address));
-                true
-            }
-            IpAddr::V6(_) => {
-                heard.v6 = Some(now);
-                heard.v4.is_none_or(|(at, _)| now >= at + TWIN)
-            }
+            IpAddr::V4(address) => heard.v4 = Some((now, address)),
+            IpAddr::V6(_) => heard.v6 = Some(now),
         }
+        std::mem::replace(&mut heard.hardware, heartbeat.hardware) != heartbeat.hardware
+    }
+
+    /// Notes that a node was heard that may be a recording: nothing is believed of
+    /// it, but it is to hear us, whichever family it knows.
+    pub(crate) fn heard_stranger(&mut self, node: NodeId, source: IpAddr, now: Instant) {
+        if source.is_ipv6() {
+            self.heard.entry(node).or_default().v6 = Some(now);
+        }
+    }
+
+    /// Forgets nodes that are gone from the cluster.
+    pub(crate) fn retain(&mut self, stays: impl Fn(&NodeId) -> bool) {
+        self.heard.retain(|node, _| stays(node));
+    }
+
+    /// The hardware addresses of the other speakers, as far as they are known.
+    pub(crate) fn hardware(&self) -> BTreeSet<[u8; 6]> {
+        let heard = self.heard.values();
+        heard.filter_map(|heard| heard.hardware).collect()
     }
 
     /// Counts a datagram that was not taken in; tells of the first of its kind.
@@ -301,17 +326,67 @@ mod tests {
         let (a, b) = (NodeId(1), NodeId(2));
         let mut dual = beats(&["10.20.0.11", "fe80::1"]);
         assert_eq!(dual.families(now), (true, false));
-        assert!(dual.note(a, "10.20.0.12".parse().unwrap(), now));
+        dual.heard(&heartbeat(a, None), "10.20.0.12".parse().unwrap(), now);
         // Twice the same is one.
-        assert!(!dual.note(a, "fe80::2".parse().unwrap(), now));
+        assert!(dual.is_twin(a, "fe80::2".parse().unwrap(), now));
+        assert!(!dual.is_twin(a, "10.20.0.12".parse().unwrap(), now));
+        assert!(!dual.is_twin(a, "fe80::2".parse().unwrap(), now + TWIN));
         assert_eq!(dual.families(now), (true, false), "it speaks both");
-        assert!(dual.note(b, "fe80::3".parse().unwrap(), now));
+        dual.heard(&heartbeat(b, None), "fe80::3".parse().unwrap(), now);
         assert_eq!(dual.families(now), (true, true));
         assert_eq!(dual.families(now + ONLY), (true, false));
         assert_eq!(beats(&["fe80::1"]).families(now), (false, true));
         assert_eq!(dual.whereabouts(a), Some(Ipv4Addr::new(10, 20, 0, 12)));
         assert_eq!(dual.node_at(Ipv4Addr::new(10, 20, 0, 12)), Some(a));
         assert_eq!(dual.last_heard(b), Some(now));
+    }
+
+    #[test]
+    fn of_a_recording_nothing_is_believed() {
+        let now = Instant::now();
+        let (a, foe) = (NodeId(1), "10.20.0.66".parse().unwrap());
+        let mut dual = beats(&["10.20.0.11", "fe80::1"]);
+        dual.heard_stranger(a, foe, now);
+        assert_eq!(dual.whereabouts(a), None);
+        // One that knows only IPv6 is to hear us before it can prove anything.
+        dual.heard_stranger(a, "fe80::2".parse().unwrap(), now);
+        assert_eq!(dual.families(now), (true, true));
+        assert_eq!(dual.node_at(Ipv4Addr::new(10, 20, 0, 66)), None);
+        assert!(dual.hardware().is_empty());
+    }
+
+    #[test]
+    fn speakers_are_known_by_the_hardware_addresses_that_they_tell() {
+        let (now, source) = (Instant::now(), "10.20.0.12".parse().unwrap());
+        let mut beats = beats(&["10.20.0.11"]);
+        let (one, other) = ([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3]);
+        assert!(!beats.heard(&heartbeat(NodeId(1), None), source, now));
+        assert!(beats.heard(&heartbeat(NodeId(1), Some(one)), source, now));
+        assert!(!beats.heard(&heartbeat(NodeId(1), Some(one)), source, now));
+        assert!(beats.heard(&heartbeat(NodeId(1), Some(other)), source, now));
+        assert!(beats.heard(&heartbeat(NodeId(2), Some(one)), source, now));
+        assert_eq!(beats.hardware(), BTreeSet::from([one, other]));
+        beats.retain(|node| *node == NodeId(2));
+        assert_eq!(beats.hardware(), BTreeSet::from([one]));
+    }
+
+    fn heartbeat(sender: NodeId, hardware: Option<[u8; 6]>) -> Heartbeat {
+        Heartbeat {
+            sender,
+            session: 1,
+            sequence: 1,
+            interval: Duration::from_millis(70),
+            ready: true,
+            votes: true,
+            draining: false,
+            leaving: false,
+            view: 1,
+            claims: 0,
+            floor: 0,
+            opinion: None,
+            page: None,
+            hardware,
+        }
     }
 
     proptest! {

@@ -316,6 +316,7 @@ impl Segment {
                         election.rebalance(now);
                     }
                     self.peers.retain(|node, _| view.names.contains_key(node));
+                    self.beats.retain(|node| view.names.contains_key(node));
                     self.count_peers();
                 }
             }

@@ -168,6 +168,7 @@ impl Crowd {
             sequence: me.sequence,
             interval: INTERVAL,
             ready: true,
+            votes: true,
             draining: false,
             leaving: false,
             view: self.others.values().map(|o| o.view).max().unwrap_or(0),
@@ -180,6 +181,7 @@ impl Crowd {
                 unanswered: Vec::new(),
             }),
             page: None,
+            hardware: None,
         }
     }
 }

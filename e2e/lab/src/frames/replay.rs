@@ -169,6 +169,7 @@ mod tests {
             sequence: 2,
             interval: Duration::from_millis(70),
             ready: true,
+            votes: true,
             draining: false,
             leaving: false,
             view: 3,
@@ -176,6 +177,7 @@ mod tests {
             floor: 0,
             opinion: None,
             page: None,
+            hardware: None,
         };
         let sealed = keys.seal(heartbeat.to_bytes());
         let ways = ways(&sealed, &KeyRing::new([[8; 32]]).unwrap());

@@ -59,6 +59,8 @@ struct Segment {
     speakers: Vec<Option<Election>>,
     /// Speakers that do not run.
     stopped: BTreeSet<usize>,
+    /// Whether nobody hears anybody.
+    cut: bool,
     wire: Vec<(usize, Transmit)>,
     /// When, who, what.
     events: Vec<(Duration, usize, Event)>,
@@ -74,6 +76,7 @@ impl Segment {
             now: begin,
             speakers: (0..nodes).map(|_| None).collect(),
             stopped: BTreeSet::new(),
+            cut: false,
             wire: Vec::new(),
             events: Vec::new(),
             record: Vec::new(),
@@ -131,7 +134,7 @@ impl Segment {
             self.now += MS;
             for (from, transmit) in std::mem::take(&mut self.wire) {
                 for n in (0..self.speakers.len()).filter(|n| *n != from) {
-                    if !transmit.detour && !self.stopped.contains(&n) {
+                    if !transmit.detour && !self.stopped.contains(&n) && !self.cut {
                         self.call(n, |speaker, now| {
                             speaker.handle_heartbeat(&transmit.heartbeat, now);
                         });
@@ -369,6 +372,44 @@ fn who_stalls_for_long_is_silent_when_it_runs_again_and_finds_out() {
 }
 
 #[test]
+fn of_two_owners_that_hear_each_other_again_one_is_silent_with_the_first_heartbeat() {
+    let mut segment = Segment::ready(2, 1, |_| {});
+    segment.cut = true;
+    segment.run(Duration::from_secs(3));
+    assert_eq!(segment.owners(group(0)), [0, 1]);
+    segment.events.clear();
+    segment.cut = false;
+    let healed = segment.now - segment.begin;
+    segment.run(Duration::from_secs(1));
+    let one = segment.owner(group(0));
+    let silent: Vec<_> = segment
+        .events
+        .iter()
+        .filter(|(.., event)| matches!(event, Event::Withdraw { .. } | Event::HandOver { .. }))
+        .collect();
+    let why = Silence::Settled;
+    let group = group(0);
+    let [(at, node, Event::Withdraw { .. })] = silent[..] else {
+        panic!("{silent:?}");
+    };
+    assert_eq!(silent[0].2, Event::Withdraw { group, why });
+    assert_eq!(*node, 1 - one);
+    let settled = at.saturating_sub(healed);
+    assert!(
+        settled <= Profile::Default.interval() * 3 / 2,
+        "{settled:?}"
+    );
+    // And the one that stays says so again.
+    let again = Event::Reannounce { group };
+    assert!(
+        segment
+            .events
+            .iter()
+            .any(|(_, n, e)| *n == one && *e == again)
+    );
+}
+
+#[test]
 fn the_api_may_flap_and_the_group_does_not() {
     let mut segment = Segment::ready(2, 1, |_| {});
     segment.events.clear();
@@ -427,7 +468,9 @@ fn a_replay_does_not_bring_the_dead_back() {
             segment.tell(&view(1, 2, &[], 4, |_| {}));
         }
         for heartbeat in recorded.iter().cycle().take(5000) {
-            segment.call(0, |speaker, now| speaker.handle_heartbeat(heartbeat, now));
+            segment.call(0, |speaker, now| {
+                speaker.handle_heartbeat(heartbeat, now);
+            });
             segment.run(MS);
         }
         let speaker = segment.speakers[0].as_ref().unwrap();
@@ -445,7 +488,9 @@ fn two_nodes_of_one_name_are_told_of() {
     let mut segment = Segment::ready(2, 1, |_| {});
     let mut foreign = segment.record[0].1.clone();
     foreign.session += 1;
-    segment.call(0, |speaker, now| speaker.handle_heartbeat(&foreign, now));
+    segment.call(0, |speaker, now| {
+        speaker.handle_heartbeat(&foreign, now);
+    });
     assert!(
         segment
             .events

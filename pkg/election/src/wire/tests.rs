@@ -54,18 +54,20 @@ prop_compose! {
     fn heartbeat()(
         numbers: [u64; 6],
         interval: u16,
-        flags: [bool; 3],
+        flags: [bool; 4],
         opinion in proptest::option::of(opinion()),
         page in proptest::option::of(page()),
+        hardware: Option<[u8; HARDWARE_LENGTH]>,
     ) -> Heartbeat {
         let [sender, session, sequence, view, claims, floor] = numbers;
-        let [ready, draining, leaving] = flags;
+        let [ready, draining, leaving, votes] = flags;
         Heartbeat {
             sender: NodeId(sender),
             session,
             sequence,
             interval: Duration::from_millis(interval.into()),
             ready,
+            votes,
             draining,
             leaving,
             view,
@@ -73,6 +75,7 @@ prop_compose! {
             floor,
             opinion,
             page,
+            hardware,
         }
     }
 }
@@ -98,7 +101,7 @@ proptest! {
     fn what_is_newer_is_skipped(
         heartbeat in heartbeat(),
         junk in proptest::collection::vec(any::<u8>(), 0..40),
-        kind in 5_u8..,
+        kind in 6_u8..,
     ) {
         let plain = heartbeat.to_bytes();
         // A longer header with more flags.
@@ -205,6 +208,7 @@ fn the_fullest_datagram_fits() {
             sequence: 1,
             interval: Duration::ZERO,
             ready: true,
+            votes: true,
             draining: true,
             leaving: true,
             view: 1,
@@ -212,6 +216,7 @@ fn the_fullest_datagram_fits() {
             floor: 1,
             opinion: Some(opinion),
             page: Some(page),
+            hardware: Some([2; HARDWARE_LENGTH]),
         };
         let length = heartbeat.to_bytes().len() + TRAILER;
         assert!(length <= MAX_DATAGRAM, "{length}");

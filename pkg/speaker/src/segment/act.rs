@@ -29,8 +29,9 @@ impl Segment {
         let now = Instant::now();
         let keys = self.common.keys.borrow().clone();
         let mut changed = false;
-        while let Some(transmit) = self.election.as_mut().and_then(Election::poll_transmit) {
+        while let Some(mut transmit) = self.election.as_mut().and_then(Election::poll_transmit) {
             if let Some(keys) = &keys {
+                transmit.heartbeat.hardware = self.interface.mac;
                 let datagram = keys.seal(transmit.heartbeat.to_bytes());
                 self.send(&datagram, transmit.detour, now);
             }
@@ -210,8 +211,7 @@ impl Segment {
                 .map(|(address, owner)| (*address, owner.0))
                 .collect(),
             controls: self.controls(),
-            // Heartbeats do not tell hardware addresses.
-            peers: Arc::default(),
+            peers: Arc::new(self.beats.hardware()),
             mac: self.interface.mac.unwrap_or_default(),
             hold,
             yielding: Arc::new(self.yielding.clone()),

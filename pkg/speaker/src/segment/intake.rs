@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use herald_election::{Heartbeat, KeyRing};
+use herald_election::{Heartbeat, KeyRing, Reception};
 use herald_net::Datagram;
 
 use super::Segment;
@@ -33,6 +33,7 @@ impl Segment {
         let Some(Beat {
             heartbeat,
             at,
+            source,
             on_link,
         }) = self.beats.read(datagram, bytes, keys, now)
         else {
@@ -60,8 +61,18 @@ impl Segment {
         if heartbeat.sender == self.me && self.is_twin(heartbeat.session) {
             return;
         }
-        if let Some(election) = &mut self.election {
-            election.handle_heartbeat_late(&heartbeat, at, now);
+        let Some(election) = &mut self.election else {
+            return;
+        };
+        match election.handle_heartbeat_late(&heartbeat, at, now) {
+            Reception::Counted => {
+                if self.beats.heard(&heartbeat, source, now) {
+                    let own = self.plan.borrow().own.clone();
+                    self.publish(&own);
+                }
+            }
+            Reception::Stranger => self.beats.heard_stranger(heartbeat.sender, source, now),
+            Reception::Ignored => {}
         }
     }
 
