@@ -113,7 +113,22 @@ pub struct BGPSession {
     /// Whether the peer keeps our routes while the speaker is restarted.
     #[serde(default)]
     pub graceful_restart: bool,
-    /// `Up`, `Init`, `Down` or `AdminDown`, where the peer has a BFD profile.
+    /// How BFD sees the path to the peer, where the peer has a BFD profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bfd: Option<String>,
+    pub bfd: Option<BFDSession>,
+}
+
+/// The BFD session with a peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BFDSession {
+    /// `Up`, `Init`, `Down` or `AdminDown` (RFC 5880 §6.2). A BGP session does not wait
+    /// for `Up`, and ends when it was `Up` and the path fails.
+    pub state: String,
+    /// Since when it is in that state (RFC 3339).
+    pub since: String,
+    /// Why it is not up, in words: the diagnostic of RFC 5880 §4.1, or what keeps
+    /// this node from speaking BFD.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnostic: Option<String>,
 }

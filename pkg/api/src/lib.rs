@@ -24,7 +24,7 @@ pub use bgp_peer::{
     AddressFamily, BGPPeer, BGPPeerSpec, BGPPeerStatus, DynamicAsn, GracefulRestartSettings,
     Password, SecretReference,
 };
-pub use bgp_status::{BGPSession, BGPStatus, BGPStatusSpec, BGPStatusStatus};
+pub use bgp_status::{BFDSession, BGPSession, BGPStatus, BGPStatusSpec, BGPStatusStatus};
 pub use community::{Community, CommunityAlias, CommunitySpec};
 pub use condition::{Condition, set_condition};
 pub use ip_address_pool::{

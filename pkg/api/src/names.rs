@@ -26,6 +26,10 @@ pub const ANNOTATION_METALLB_ADDRESS_POOL: &str = "metallb.io/address-pool";
 pub const ANNOTATION_ALLOW_SHARED_IP: &str = "herald.dev/allow-shared-ip";
 /// `MetalLB`'s form of [`ANNOTATION_ALLOW_SHARED_IP`].
 pub const ANNOTATION_METALLB_ALLOW_SHARED_IP: &str = "metallb.io/allow-shared-ip";
+/// Annotation of a Service with `externalTrafficPolicy: Local`: what each of its ready
+/// endpoints counts for in Mbit/s, 1 to 4294967295. BGP peers are told the sum of a node's
+/// (the extended community of draft-ietf-idr-link-bandwidth), and weigh the nodes by it.
+pub const ANNOTATION_LINK_BANDWIDTH: &str = "herald.dev/link-bandwidth";
 /// Annotation: `"true"` writes the plan to the condition and changes nothing.
 pub const ANNOTATION_DRY_RUN: &str = "herald.dev/dry-run";
 

@@ -368,6 +368,12 @@ impl Sessions {
         }
     }
 
+    /// Whether a session may have to be taken down now: its Detection Time may be
+    /// over, if nothing of its peer has come that was not taken in.
+    pub fn is_expiring(&mut self, now: Instant) -> bool {
+        self.expiries.next().is_some_and(|due| due <= now)
+    }
+
     /// Takes those sessions down that have not heard their peer for too long.
     /// All that had come by `now` must have been taken in before.
     pub fn handle_expiries(&mut self, now: Instant) {

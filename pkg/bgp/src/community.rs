@@ -85,6 +85,83 @@ impl ExtendedCommunity {
     }
 }
 
+impl FromStr for ExtendedCommunity {
+    type Err = CommunityError;
+
+    /// `rt:64512:1` and `soo:64512:1` (RFC 4360 §4, §5; RFC 5668 where the AS has
+    /// four octets, and the other part then two), or 16 digits after `ext:0x`.
+    fn from_str(text: &str) -> Result<Self, CommunityError> {
+        let read = match text.split_once(':') {
+            Some(("ext", digits)) => raw(digits),
+            Some(("rt", parts)) => of_as(2, parts),
+            Some(("soo", parts)) => of_as(3, parts),
+            _ => None,
+        };
+        read.ok_or_else(|| CommunityError {
+            text: text.into(),
+            form: "rt:64512:1, soo:64512:1 or ext:0x and 16 digits",
+        })
+    }
+}
+
+fn raw(digits: &str) -> Option<ExtendedCommunity> {
+    let digits = digits.strip_prefix("0x")?;
+    let good = digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    let value = u64::from_str_radix(digits, 16).ok()?;
+    good.then_some(ExtendedCommunity(value.to_be_bytes()))
+}
+
+fn of_as(subtype: u8, parts: &str) -> Option<ExtendedCommunity> {
+    let [number, value] = numbers::<u32, 2>(parts)?;
+    let mut octets = [0, subtype, 0, 0, 0, 0, 0, 0];
+    if let Ok(short) = u16::try_from(number) {
+        octets[2..4].copy_from_slice(&short.to_be_bytes());
+        octets[4..].copy_from_slice(&value.to_be_bytes());
+    } else {
+        octets[0] = 2;
+        octets[2..6].copy_from_slice(&number.to_be_bytes());
+        octets[6..].copy_from_slice(&u16::try_from(value).ok()?.to_be_bytes());
+    }
+    Some(ExtendedCommunity(octets))
+}
+
+/// A community of any kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnyCommunity {
+    /// RFC 1997.
+    Standard(Community),
+    /// RFC 8092.
+    Large(LargeCommunity),
+    /// RFC 4360.
+    Extended(ExtendedCommunity),
+}
+
+impl FromStr for AnyCommunity {
+    type Err = CommunityError;
+
+    /// A well-known name such as `no-export`, or as the kinds are written; a large
+    /// one with `large:` before it.
+    fn from_str(text: &str) -> Result<Self, CommunityError> {
+        let known = match text {
+            "no-export" => Some(Community::NO_EXPORT),
+            "no-advertise" => Some(Community::NO_ADVERTISE),
+            "no-export-subconfed" => Some(Community::NO_EXPORT_SUBCONFED),
+            "no-peer" => Some(Community::NO_PEER),
+            "graceful-shutdown" => Some(Community::GRACEFUL_SHUTDOWN),
+            "blackhole" => Some(Community::BLACKHOLE),
+            _ => None,
+        };
+        if let Some(known) = known {
+            return Ok(Self::Standard(known));
+        }
+        match text.split_once(':') {
+            Some(("large", _)) => text.parse().map(Self::Large),
+            Some(("rt" | "soo" | "ext", _)) => text.parse().map(Self::Extended),
+            _ => text.parse().map(Self::Standard),
+        }
+    }
+}
+
 /// Text that is not a community.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{text:?} is not a community: write it as {form}")]
@@ -187,6 +264,35 @@ mod tests {
         for wrong in ["1:2", "1:2:3:4", "large:", "1:2:4294967296"] {
             let error = wrong.parse::<LargeCommunity>().unwrap_err();
             assert!(error.to_string().contains("large:64512:1:2"));
+        }
+    }
+
+    #[test]
+    fn every_kind_is_told_by_its_text() {
+        let extended = |text: &str| match text.parse() {
+            Ok(AnyCommunity::Extended(community)) => community.0,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(extended("rt:64512:1"), [0, 2, 0xfc, 0, 0, 0, 0, 1]);
+        assert_eq!(extended("soo:65536:1"), [2, 3, 0, 1, 0, 0, 0, 1]);
+        assert_eq!(
+            extended("ext:0x0002fc0000000001"),
+            [0, 2, 0xfc, 0, 0, 0, 0, 1]
+        );
+        assert_eq!(
+            "no-export".parse(),
+            Ok(AnyCommunity::Standard(Community::NO_EXPORT))
+        );
+        assert!(matches!("large:1:2:3".parse(), Ok(AnyCommunity::Large(_))));
+        for wrong in [
+            "rt:65536:65536",
+            "rt:1",
+            "ext:0x12",
+            "ext:0x+002fc0000000001",
+            "1:2:3",
+            "no-such-name",
+        ] {
+            assert!(wrong.parse::<AnyCommunity>().is_err(), "{wrong}");
         }
     }
 

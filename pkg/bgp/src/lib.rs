@@ -44,7 +44,7 @@ pub use attribute::{
     AsPath, Attribute, AttributeError, Context, RawAttribute, RawAttributes, Severity,
 };
 pub use capability::{Capability, GracefulRestart, NextHopPair, Preserved};
-pub use community::{Community, CommunityError, ExtendedCommunity, LargeCommunity};
+pub use community::{AnyCommunity, Community, CommunityError, ExtendedCommunity, LargeCommunity};
 pub use config::{Change, ConfigError, PeerAs, PeerConfig};
 pub use export::NextHop;
 pub use family::{Families, Family};
@@ -55,7 +55,7 @@ pub use message::{
 pub use negotiate::Negotiated;
 pub use nlri::{BadPrefix, Prefixes};
 pub use notification::{Code, Fault, LONGEST_COMMUNICATION, Notification};
-pub use offers::{Offer, PeerId, Peers};
+pub use offers::{GroupId, Offer, PeerId, Peers};
 pub use open::{AS_TRANS, Open};
 pub use path::{DEFAULT_LOCAL_PREF, MOST_COMMUNITIES, MOST_PREPENDED, PathAttributes, PathError};
 pub use session::{ConnectionId, Counters, Down, Input, Output, Session, State, Stop};

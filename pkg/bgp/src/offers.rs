@@ -9,20 +9,25 @@ use crate::path::PathAttributes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub(crate) u32);
 
+/// Peers that are offered the same, such as those that one entry of a configuration
+/// lets in. Offers name groups, so that a peer that comes or goes changes none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub(crate) u32);
+
 /// The peers that an offer is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Peers {
     /// Every peer.
     All,
-    /// These only.
-    Only(BTreeSet<PeerId>),
+    /// Those of these groups only.
+    Only(BTreeSet<GroupId>),
 }
 
 impl Peers {
-    fn has(&self, peer: PeerId) -> bool {
+    fn has(&self, group: Option<GroupId>) -> bool {
         match self {
             Self::All => true,
-            Self::Only(peers) => peers.contains(&peer),
+            Self::Only(groups) => group.is_some_and(|group| groups.contains(&group)),
         }
     }
 }
@@ -168,10 +173,11 @@ impl Offers {
         }
     }
 
-    /// What `peer` gets of `offer`: the first part that is for it.
-    pub fn set_for(&self, offer: u32, peer: PeerId) -> Option<SetId> {
+    /// What a peer of `group`, or of none, gets of `offer`: the first part that is
+    /// for it.
+    pub fn set_for(&self, offer: u32, group: Option<GroupId>) -> Option<SetId> {
         let parts = self.whole.get(offer);
-        let at = parts.iter().position(|part| part.peers.has(peer))?;
+        let at = parts.iter().position(|part| part.peers.has(group))?;
         Some(self.parts[offer as usize][at] + 1)
     }
 
@@ -202,21 +208,21 @@ mod tests {
     #[test]
     fn equal_things_are_kept_once_and_for_as_long_as_they_are_used() {
         let mut offers = Offers::new();
-        let first = PeerId(0);
+        let first = GroupId(0);
         let some = vec![offer(Peers::Only([first].into()), 2), offer(Peers::All, 1)];
         let all = vec![offer(Peers::All, 1)];
         let a = offers.hold(&some);
         let b = offers.hold(&all);
         assert_eq!((offers.hold(&all), offers.sets()), (b, 2));
-        let prepend = |offers: &Offers, offer, peer| {
-            let set = offers.set_for(offer, peer)?;
+        let prepend = |offers: &Offers, offer, group| {
+            let set = offers.set_for(offer, Some(group))?;
             Some(offers.attributes(set).prepend)
         };
         assert_eq!(prepend(&offers, a, first), Some(2));
-        assert_eq!(prepend(&offers, a, PeerId(1)), Some(1));
+        assert_eq!(prepend(&offers, a, GroupId(1)), Some(1));
         assert_eq!(
-            offers.set_for(a, PeerId(1)),
-            offers.set_for(b, first),
+            offers.set_for(a, None),
+            offers.set_for(b, Some(first)),
             "the same attributes are the same set"
         );
         let none = offers.hold(&[offer(Peers::Only(BTreeSet::new()), 1)]);
@@ -230,7 +236,7 @@ mod tests {
 
     fn prepend_of_again(offers: &mut Offers, offer: &[Offer]) -> Option<u8> {
         let number = offers.hold(offer);
-        let set = offers.set_for(number, PeerId(0))?;
+        let set = offers.set_for(number, Some(GroupId(0)))?;
         Some(offers.attributes(set).prepend)
     }
 }

@@ -2,7 +2,9 @@
 
 use thiserror::Error;
 
-use crate::community::{Community, ExtendedCommunity, LargeCommunity};
+use crate::community::{
+    AnyCommunity, Community, CommunityError, ExtendedCommunity, LargeCommunity,
+};
 
 /// The most octets of communities of all kinds that a route, or a peer's
 /// policy, may have: with both, and the longest path, a message of 4096 octets
@@ -47,6 +49,16 @@ pub enum PathError {
 }
 
 impl PathAttributes {
+    /// Adds a community as [`AnyCommunity`] reads it.
+    pub fn add_community(&mut self, text: &str) -> Result<(), CommunityError> {
+        match text.parse()? {
+            AnyCommunity::Standard(community) => self.communities.push(community),
+            AnyCommunity::Large(community) => self.large_communities.push(community),
+            AnyCommunity::Extended(community) => self.extended_communities.push(community),
+        }
+        Ok(())
+    }
+
     /// Whether it may be used.
     pub fn validate(&self) -> Result<(), PathError> {
         let octets = self.communities.len() * 4

@@ -16,7 +16,7 @@ use crate::export::{Export, encode_end_of_rib};
 use crate::family::{Families, Family};
 use crate::message::{RefreshKind, RouteRefresh};
 use crate::nlri::{Bits, Prefix};
-use crate::offers::{Offer, Offers, PeerId, SetId};
+use crate::offers::{GroupId, Offer, Offers, PeerId, SetId};
 use crate::path::PathAttributes;
 use crate::table::{Table, WITHDRAWN};
 
@@ -75,6 +75,7 @@ struct View {
 /// A peer with a session.
 #[derive(Debug)]
 struct Told {
+    group: Option<GroupId>,
     export: Arc<Export>,
     enhanced_refresh: bool,
     views: [View; 2],
@@ -187,6 +188,7 @@ impl Rib {
     pub fn add_peer(
         &mut self,
         peer: PeerId,
+        group: Option<GroupId>,
         export: Export,
         families: Families,
         enhanced_refresh: bool,
@@ -198,6 +200,7 @@ impl Rib {
             ..View::default()
         };
         let told = Told {
+            group,
             export: Arc::new(export),
             enhanced_refresh,
             views: Family::ALL.map(view),
@@ -277,7 +280,7 @@ impl Rib {
         let mut out = Vec::new();
         if let Some(mut told) = self.peers.remove(&peer) {
             for family in Family::ALL {
-                self.take_family(peer, &mut told, family, &mut out);
+                self.take_family(&mut told, family, &mut out);
             }
             self.peers.insert(peer, told);
             self.sweep();
@@ -285,13 +288,8 @@ impl Rib {
         out
     }
 
-    fn take_family(
-        &mut self,
-        peer: PeerId,
-        told: &mut Told,
-        family: Family,
-        out: &mut Vec<Messages>,
-    ) {
+    fn take_family(&mut self, told: &mut Told, family: Family, out: &mut Vec<Messages>) {
+        let group = told.group;
         let view = &mut told.views[family.index()];
         if !view.spoken {
             return;
@@ -308,8 +306,8 @@ impl Rib {
             mark(RefreshKind::Begin, out);
         }
         let plan = match family {
-            Family::Ipv4 => plan(&self.v4, &self.offers, peer, &told.export, view),
-            Family::Ipv6 => plan(&self.v6, &self.offers, peer, &told.export, view),
+            Family::Ipv4 => plan(&self.v4, &self.offers, group, &told.export, view),
+            Family::Ipv6 => plan(&self.v6, &self.offers, group, &told.export, view),
         };
         if !plan.is_empty() {
             out.push(self.make(family, &told.export, plan));
@@ -371,11 +369,11 @@ impl Rib {
         self.v6.sweep(slowest_v6, cursors_v6.into_iter());
     }
 
-    /// What the peer gets, or would get if it had a session: prefixes and
-    /// their attributes, without what its policy adds.
-    pub fn routes(&self, peer: PeerId) -> impl Iterator<Item = (IpNet, &PathAttributes)> {
+    /// What the peers of a group get, or would get if they had sessions: prefixes
+    /// and their attributes, without what a peer's policy adds.
+    pub fn routes(&self, group: Option<GroupId>) -> impl Iterator<Item = (IpNet, &PathAttributes)> {
         let offered = move |(prefix, offer): (IpNet, u32)| {
-            let set = self.offers.set_for(offer, peer)?;
+            let set = self.offers.set_for(offer, group)?;
             Some((prefix, self.offers.attributes(set)))
         };
         let v4 = self
@@ -394,7 +392,7 @@ impl Rib {
 fn plan<P: Prefix>(
     table: &Table<P>,
     offers: &Offers,
-    peer: PeerId,
+    group: Option<GroupId>,
     export: &Export,
     view: &mut View,
 ) -> Plan {
@@ -405,7 +403,7 @@ fn plan<P: Prefix>(
     for (slot, offer) in table.since(view.cursor) {
         if offer != last.0 {
             let wanted = speaks && offer != WITHDRAWN;
-            let set = wanted.then(|| offers.set_for(offer, peer)).flatten();
+            let set = wanted.then(|| offers.set_for(offer, group)).flatten();
             last = (offer, set);
         }
         match last.1 {

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::config::{Change, ConfigError, PeerConfig};
 use crate::notification::Code;
-use crate::offers::{Offer, PeerId};
+use crate::offers::{GroupId, Offer, PeerId};
 use crate::path::{PathAttributes, PathError};
 use crate::rib::Rib;
 use crate::session::{ConnectionId, Input, Output, Session, Stop};
@@ -40,6 +40,7 @@ enum Phase {
 
 #[derive(Debug)]
 struct Peer {
+    group: Option<GroupId>,
     session: Session,
     phase: Phase,
 }
@@ -58,6 +59,7 @@ pub struct Speaker {
     peers: BTreeMap<PeerId, Peer>,
     rib: Rib,
     next: u32,
+    next_group: u32,
     random: fastrand::Rng,
     /// When gathered changes are sent.
     flush: Option<Instant>,
@@ -81,21 +83,53 @@ impl Speaker {
             peers: BTreeMap::new(),
             rib: Rib::new(),
             next: 0,
+            next_group: 0,
             random: fastrand::Rng::with_seed(seed),
             flush: None,
             outputs: VecDeque::new(),
         }
     }
 
-    /// Adds a peer; its session begins at once.
+    /// A group that has no peers yet.
+    pub fn add_group(&mut self) -> GroupId {
+        let group = GroupId(self.next_group);
+        self.next_group += 1;
+        group
+    }
+
+    /// Adds a peer, of no group; its session begins at once.
     pub fn add_peer(&mut self, config: PeerConfig, now: Instant) -> Result<PeerId, ConfigError> {
+        self.add(None, config, now)
+    }
+
+    /// Adds a peer to a group; its session begins at once.
+    pub fn add_member(
+        &mut self,
+        group: GroupId,
+        config: PeerConfig,
+        now: Instant,
+    ) -> Result<PeerId, ConfigError> {
+        self.add(Some(group), config, now)
+    }
+
+    fn add(
+        &mut self,
+        group: Option<GroupId>,
+        config: PeerConfig,
+        now: Instant,
+    ) -> Result<PeerId, ConfigError> {
         config.validate()?;
         let id = PeerId(self.next);
         self.next += 1;
         let mut session = Session::new(config, self.random.u64(..));
         session.handle(Input::Start, now);
         let phase = Phase::Staying;
-        self.peers.insert(id, Peer { session, phase });
+        let peer = Peer {
+            group,
+            session,
+            phase,
+        };
+        self.peers.insert(id, peer);
         Ok(id)
     }
 
@@ -203,7 +237,8 @@ impl Speaker {
     /// What a peer gets, or would get: prefixes, and attributes without what
     /// its policy adds.
     pub fn routes_for(&self, peer: PeerId) -> impl Iterator<Item = (IpNet, &PathAttributes)> {
-        self.rib.routes(peer)
+        self.rib
+            .routes(self.peers.get(&peer).and_then(|entry| entry.group))
     }
 
     /// A peer has dialled us. None if it is not there: close the connection.
@@ -280,7 +315,8 @@ impl Speaker {
                     let (going, withdrawn) = entry.phase.flags();
                     let export = terms.export(entry.session.config(), going, withdrawn);
                     let enhanced = terms.enhanced_refresh;
-                    self.rib.add_peer(peer, export, terms.families, enhanced);
+                    self.rib
+                        .add_peer(peer, entry.group, export, terms.families, enhanced);
                     self.flush = None;
                 }
                 Output::Down(_) => self.rib.remove_peer(peer),

@@ -119,12 +119,14 @@ pub struct BfdSender {
 }
 
 impl BfdSender {
-    /// A socket from our address, through an interface if one is given by its
-    /// index, from a free port of 49152 and above.
+    /// A socket from our address, in a VRF if one is given, from a free port of 49152
+    /// and above. `interface` is the index of the interface that a link-local peer
+    /// is on.
     pub fn open(
         peer: IpAddr,
         local: Option<IpAddr>,
         interface: Option<u32>,
+        vrf: Option<&str>,
         multihop: bool,
     ) -> io::Result<Self> {
         let port = if multihop {
@@ -146,6 +148,9 @@ impl BfdSender {
             Some(Protocol::UDP),
         )?;
         socket.set_nonblocking(true)?;
+        if let Some(vrf) = vrf {
+            socket.bind_device(Some(vrf.as_bytes()))?;
+        }
         if peer.is_ipv4() {
             socket.set_ttl_v4(255)?;
             socket.set_tos_v4(TRAFFIC_CLASS)?;
@@ -208,8 +213,8 @@ mod tests {
                     continue;
                 }
             };
-            let sender = BfdSender::open(host, Some(host), None, multihop).unwrap();
-            let other = BfdSender::open(host, Some(host), None, multihop).unwrap();
+            let sender = BfdSender::open(host, Some(host), None, None, multihop).unwrap();
+            let other = BfdSender::open(host, Some(host), None, None, multihop).unwrap();
             let port = |sender: &BfdSender| {
                 let address = sender.socket.local_addr().unwrap();
                 address.as_socket().unwrap().port()

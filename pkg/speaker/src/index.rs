@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use herald_api::{L2AdvertisementSpec, LabelSelector};
+use herald_api::{BFDProfileSpec, L2AdvertisementSpec, LabelSelector};
 use herald_core::{AddressRange, Endpoint, Node, ServiceKey, TrafficPolicy};
 
 use crate::bgp::{BgpAdvertisementView, PeerView};
@@ -21,6 +21,8 @@ pub(crate) struct ServiceView {
     pub(crate) traffic_policy: TrafficPolicy,
     /// Its addresses, in the order of its status.
     pub(crate) vips: Vec<IpAddr>,
+    /// What each ready endpoint counts for, in Mbit/s, where peers are told that.
+    pub(crate) link_bandwidth: Option<u32>,
 }
 
 /// An `EndpointSlice`: on which nodes its endpoints are; no node for one
@@ -124,6 +126,7 @@ pub(crate) enum Change {
     BgpAdvertisement(Step<String, BgpAdvertisementView>),
     /// Names and what they stand for.
     Community(Step<String, Vec<(String, String)>>),
+    Profile(Step<String, BFDProfileSpec>),
 }
 
 /// Everything the duties rest on. Owned by one task.
@@ -142,6 +145,7 @@ pub(crate) struct Index {
     pub(crate) peers: Table<String, PeerView>,
     pub(crate) bgp_advertisements: Table<String, BgpAdvertisementView>,
     pub(crate) communities: Table<String, Vec<(String, String)>>,
+    pub(crate) profiles: Table<String, BFDProfileSpec>,
 }
 
 impl Index {
@@ -164,6 +168,7 @@ impl Index {
             Change::Peer(step) => self.peers.apply(step),
             Change::BgpAdvertisement(step) => self.bgp_advertisements.apply(step),
             Change::Community(step) => self.communities.apply(step),
+            Change::Profile(step) => self.profiles.apply(step),
         }
     }
 
@@ -185,6 +190,7 @@ impl Index {
             && self.peers.is_complete()
             && self.bgp_advertisements.is_complete()
             && self.communities.is_complete()
+            && self.profiles.is_complete()
     }
 }
 

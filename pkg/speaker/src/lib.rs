@@ -125,6 +125,7 @@ pub async fn run(
     let (uid, node_uid) = channel(String::new());
     let (order, orders) = channel(None);
     let bgp = tokio::spawn(bgp::run(bgp::Parts {
+        notes: events::start(client.clone(), &config.node),
         client: client.clone(),
         node: config.node.clone(),
         namespace: config.namespace.clone(),

@@ -68,6 +68,7 @@ pub(crate) struct Metrics {
     pub(crate) takeover: Histogram,
     pub(crate) throttled: Gauge<f64, AtomicU64>,
     pub(crate) bgp: BgpMetrics,
+    pub(crate) bfd: BfdMetrics,
 }
 
 /// Which `BGPPeer`.
@@ -134,6 +135,77 @@ impl BgpMetrics {
     }
 }
 
+/// Those of BFD sessions, with `MetalLB`'s names.
+#[derive(Debug, Default)]
+pub(crate) struct BfdMetrics {
+    up: Family<PeerLabel, Gauge>,
+    input: Family<PeerLabel, Gauge>,
+    output: Family<PeerLabel, Gauge>,
+    ups: Family<PeerLabel, Gauge>,
+    downs: Family<PeerLabel, Gauge>,
+}
+
+impl BfdMetrics {
+    /// How the session with a peer is.
+    pub(crate) fn set(&self, peer: &str, up: bool, counters: herald_bfd::Counters) {
+        let label = PeerLabel {
+            peer: peer.to_owned(),
+        };
+        let set = |family: &Family<PeerLabel, Gauge>, value: u64| {
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            family.get_or_create(&label).set(value);
+        };
+        set(&self.up, up.into());
+        set(&self.input, counters.received);
+        set(&self.output, counters.sent);
+        set(&self.ups, counters.ups);
+        set(&self.downs, counters.downs);
+    }
+
+    /// The peer is gone.
+    pub(crate) fn forget(&self, peer: &str) {
+        let label = PeerLabel {
+            peer: peer.to_owned(),
+        };
+        for family in [&self.up, &self.input, &self.output, &self.ups, &self.downs] {
+            family.remove(&label);
+        }
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let bfd = registry.sub_registry_with_prefix("herald_bfd");
+        for (name, help, family) in [
+            (
+                "session_up",
+                "Whether the BFD session with a peer is up",
+                &self.up,
+            ),
+            (
+                "control_packet_input",
+                "BFD packets of a peer that were taken in",
+                &self.input,
+            ),
+            (
+                "control_packet_output",
+                "BFD packets sent to a peer",
+                &self.output,
+            ),
+            (
+                "session_up_events",
+                "Times the BFD session with a peer went up",
+                &self.ups,
+            ),
+            (
+                "session_down_events",
+                "Times the BFD session with a peer went down",
+                &self.downs,
+            ),
+        ] {
+            bfd.register(name, help, family.clone());
+        }
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self {
@@ -156,6 +228,7 @@ impl Default for Metrics {
             takeover: Histogram::new(TAKEOVER),
             throttled: Gauge::default(),
             bgp: BgpMetrics::default(),
+            bfd: BfdMetrics::default(),
         }
     }
 }
@@ -338,6 +411,7 @@ impl Metrics {
         );
         speaker_throttled(registry, &metrics);
         metrics.bgp.register(registry);
+        metrics.bfd.register(registry);
         metrics
     }
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use herald_api::names::{
-    ANNOTATION_REBALANCE, APP_SPEAKER, CLASS_BARE_METAL, LABEL_APP_NAME, LABEL_SERVICE_NAME,
+    ANNOTATION_LINK_BANDWIDTH, ANNOTATION_REBALANCE, APP_SPEAKER, CLASS_BARE_METAL, LABEL_APP_NAME,
+    LABEL_SERVICE_NAME,
 };
 use herald_api::{
-    BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, L2Interface, L2Status,
-    Retry, convert,
+    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, L2Interface,
+    L2Status, Retry, convert,
 };
 use herald_core::ServiceKey;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -124,6 +125,13 @@ fn follow_bgp(client: &Client, own: &str, changes: mpsc::Sender<News>) {
         changes.clone(),
         Change::BgpAdvertisement,
         |object| (object.name_any(), Some(Arc::new(object.spec.clone()))),
+    );
+    follow(
+        Api::<BFDProfile>::namespaced(client.clone(), own),
+        all(),
+        changes.clone(),
+        Change::Profile,
+        |profile| (profile.name_any(), Some(profile.spec.clone())),
     );
     follow(
         Api::<Community>::namespaced(client.clone(), own),
@@ -285,7 +293,13 @@ fn service(service: &Service, unclassed: bool) -> Option<ServiceView> {
         labels: service.labels().clone(),
         traffic_policy: convert::traffic_policy(spec),
         vips: convert::vips(service).collect(),
+        link_bandwidth: link_bandwidth(service),
     })
+}
+
+fn link_bandwidth(service: &Service) -> Option<u32> {
+    let text = service.annotations().get(ANNOTATION_LINK_BANDWIDTH)?;
+    text.parse().ok().filter(|mbits| *mbits > 0)
 }
 
 fn slice(slice: &EndpointSlice) -> Option<SliceView> {

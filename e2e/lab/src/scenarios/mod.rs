@@ -7,6 +7,7 @@ mod allocation;
 mod aws;
 mod bad_objects;
 mod bench;
+mod bfd;
 mod bgp;
 mod bgp_bench;
 mod bgp_matrix;
@@ -459,6 +460,27 @@ pub static ALL: &[Scenario] = &[
         routers: &[Software::Frr, Software::Bird],
         isolation: Own,
         run: run!(bgp::routes_of_a_service),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bgp-bfd",
+        title: "routers know by BFD that a node is dead, and others by the hold time; peers \
+                without BFD are spoken with all the same",
+        nodes: 3,
+        routers: &[Software::Frr, Software::Bird],
+        isolation: Own,
+        run: run!(bfd::a_dead_node),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bgp-bfd-fast",
+        title: "how soon FRR and BIRD take a node's paths away when its link is cut, with BFD of \
+                50 ms and of 10 ms, three times",
+        nodes: 3,
+        routers: &[Software::Frr, Software::Bird],
+        isolation: Own,
+        only_bench: true,
+        run: run!(bfd::fast),
         ..Scenario::BASE
     },
     Scenario {

@@ -123,10 +123,19 @@ impl Heard {
 const A: PeerId = PeerId(1);
 const B: PeerId = PeerId(2);
 
+/// Each peer of these tests has a group of its own.
+const fn own(peer: PeerId) -> GroupId {
+    GroupId(peer.0)
+}
+
+fn only<'a>(peers: impl IntoIterator<Item = &'a PeerId>) -> Peers {
+    Peers::Only(peers.into_iter().map(|peer| own(*peer)).collect())
+}
+
 fn with_peers() -> Rib {
     let mut rib = Rib::new();
     for peer in [A, B] {
-        rib.add_peer(peer, export(64512), Families::BOTH, true);
+        rib.add_peer(peer, Some(own(peer)), export(64512), Families::BOTH, true);
     }
     rib.set_complete();
     rib
@@ -153,7 +162,7 @@ fn routes_are_sent_then_the_end_and_then_nothing() {
 #[test]
 fn the_end_waits_until_all_routes_are_known() {
     let mut rib = Rib::new();
-    rib.add_peer(A, export(64512), Families::BOTH, true);
+    rib.add_peer(A, Some(own(A)), export(64512), Families::BOTH, true);
     rib.announce(host(1), &to_all(5));
     rib.publish();
     let mut heard = Heard::default();
@@ -194,7 +203,6 @@ fn changes_are_gathered_and_what_did_not_change_is_not_told() {
 #[test]
 fn a_route_for_some_is_sent_to_those_and_withdrawn_from_those() {
     let mut rib = with_peers();
-    let only = |peers: &[PeerId]| Peers::Only(peers.iter().copied().collect());
     rib.announce(host(1), &[offer(only(&[A]), 1), offer(Peers::All, 2)]);
     rib.announce(host(2), &[offer(only(&[A]), 1)]);
     rib.publish();
@@ -214,11 +222,32 @@ fn a_route_for_some_is_sent_to_those_and_withdrawn_from_those() {
     assert_eq!((heard[0].withdrawals, heard[1].withdrawals), (1, 1));
 }
 
+/// A peer that joins a group later gets what the group is offered, and nobody else is
+/// told anything.
+#[test]
+fn a_peer_that_joins_a_group_changes_nothing_for_others() {
+    let mut rib = with_peers();
+    rib.announce(host(1), &[offer(only(&[A]), 1)]);
+    rib.announce(host(2), &[offer(only(&[B]), 1)]);
+    rib.publish();
+    rib.take(A);
+    rib.take(B);
+    let late = PeerId(3);
+    rib.add_peer(late, Some(own(A)), export(64512), Families::BOTH, true);
+    let mut heard = Heard::default();
+    heard.hear(&rib.take(late));
+    assert_eq!(heard.routes, [(host(1), 1)].into());
+    assert!(!rib.has_work(A) && !rib.has_work(B));
+    rib.remove_peer(late);
+    rib.publish();
+    assert!(!rib.has_work(A) && !rib.has_work(B));
+}
+
 #[test]
 fn peers_that_get_the_same_share_the_bytes() {
     let mut rib = with_peers();
     let other = PeerId(3);
-    rib.add_peer(other, export(64513), Families::BOTH, true);
+    rib.add_peer(other, Some(own(other)), export(64513), Families::BOTH, true);
     for number in 0..2000 {
         rib.announce(host(number), &to_all(1));
     }
@@ -257,7 +286,13 @@ fn a_slow_peer_gets_the_newest_and_holds_nobody() {
 fn a_refresh_sends_all_again_between_its_marks() {
     let mut rib = with_peers();
     let simple = PeerId(3);
-    rib.add_peer(simple, export(64512), Families::BOTH, false);
+    rib.add_peer(
+        simple,
+        Some(own(simple)),
+        export(64512),
+        Families::BOTH,
+        false,
+    );
     rib.announce(host(1), &to_all(1));
     rib.announce(host_v6(1), &to_all(1));
     rib.publish();
@@ -282,7 +317,7 @@ fn a_refresh_sends_all_again_between_its_marks() {
 #[test]
 fn a_refresh_before_the_end_of_the_table_has_no_marks() {
     let mut rib = Rib::new();
-    rib.add_peer(A, export(64512), Families::BOTH, true);
+    rib.add_peer(A, Some(own(A)), export(64512), Families::BOTH, true);
     rib.announce(host(1), &to_all(1));
     rib.publish();
     let mut heard = Heard::default();
@@ -336,7 +371,7 @@ fn another_policy_sends_all_again_and_the_same_nothing() {
 fn a_family_that_is_not_spoken_is_not_sent() {
     let mut rib = Rib::new();
     rib.set_complete();
-    rib.add_peer(A, export(64512), Family::Ipv4.into(), true);
+    rib.add_peer(A, Some(own(A)), export(64512), Family::Ipv4.into(), true);
     rib.announce(host_v6(1), &to_all(1));
     rib.publish();
     let mut heard = Heard::default();
@@ -387,14 +422,14 @@ proptest! {
         let mut heard: BTreeMap<PeerId, Heard> = BTreeMap::new();
         let peers = [PeerId(1), PeerId(2), PeerId(3)];
         for peer in peers {
-            rib.add_peer(peer, export(1), Families::BOTH, true);
+            rib.add_peer(peer, Some(own(peer)), export(1), Families::BOTH, true);
             heard.insert(peer, Heard::default());
         }
         let net = |number, v6| if v6 { host_v6(number) } else { host(number) };
         for step in steps {
             match step {
                 Step::Announce(number, v6, med, peers) => {
-                    rib.announce(net(number, v6), &[offer(Peers::Only(peers.clone()), med)]);
+                    rib.announce(net(number, v6), &[offer(only(&peers), med)]);
                     offered.insert(net(number, v6), (med, peers));
                 }
                 Step::Withdraw(number, v6) => {
@@ -406,7 +441,7 @@ proptest! {
                 Step::Refresh(peer) => rib.refresh(peer, Family::Ipv4),
                 Step::Flap(peer) => {
                     rib.remove_peer(peer);
-                    rib.add_peer(peer, export(1), Families::BOTH, true);
+                    rib.add_peer(peer, Some(own(peer)), export(1), Families::BOTH, true);
                     heard.insert(peer, Heard::default());
                 }
                 Step::Export(peer, withdrawn, local_as) => {

@@ -3,11 +3,14 @@
 //! ```text
 //!  index ──> orders (pure: peers of this node, routes) ──watch channel──> engine
 //!  API ──Secrets──> secrets ──passwords, watch channel──────────────────────┤
-//!  API <── desk: BGPStatus, events <────────────────status, watch channel───┘
+//!  API <── desk: BGPStatus <────────────────────────status, watch channel───┤
+//!                    bfd <──paths to watch, watch channel; news, mpsc───────┘
 //! ```
 //!
-//! The engine has a thread of its own: neither the API nor another peer delays it.
+//! The engine has a thread of its own: neither the API nor another peer delays it. So
+//! has BFD, which neither the API nor BGP delays.
 
+mod bfd;
 mod engine;
 mod report;
 mod routes;
@@ -21,12 +24,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herald_api::names::TAINT_UNSCHEDULABLE;
-use herald_api::{BGPAdvertisementSpec, BGPPeerSpec, any_or_empty};
+use herald_api::{BFDProfileSpec, BGPAdvertisementSpec, BGPPeerSpec, any_or_empty};
 use herald_core::Node;
 use kube::Client;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::events::PeerNote;
 use crate::index::Index;
 use routes::Routes;
 
@@ -56,6 +60,8 @@ pub(crate) struct Orders {
     pub(crate) peers: BTreeMap<String, PeerView>,
     /// What names stand for.
     pub(crate) aliases: BTreeMap<String, String>,
+    /// Those that peers of this node refer to.
+    pub(crate) profiles: BTreeMap<String, BFDProfileSpec>,
     pub(crate) router_id: Ipv4Addr,
     /// The node's own addresses in the cluster.
     pub(crate) addresses: Vec<std::net::IpAddr>,
@@ -86,7 +92,15 @@ pub(crate) fn orders(index: &Index, name: &str) -> Option<Orders> {
         .flatten()
         .cloned()
         .collect();
-    let mut problems = Vec::new();
+    let used = |name: &String| {
+        let refers = |peer: &PeerView| peer.spec.bfd_profile.as_ref() == Some(name);
+        peers.values().any(refers)
+    };
+    let profiles = index.profiles.known().iter();
+    let profiles = profiles.filter(|(name, _)| used(name));
+    let profiles = profiles.map(|(name, spec)| (name.clone(), spec.clone()));
+    let profiles = profiles.collect();
+    let mut problems = shared_router_ids(index, me, &peers);
     let routes = if peers.is_empty() {
         Routes::default()
     } else {
@@ -99,9 +113,32 @@ pub(crate) fn orders(index: &Index, name: &str) -> Option<Orders> {
         ready: me.ready,
         peers,
         aliases,
+        profiles,
         routes: Arc::new(routes),
         problems,
     })
+}
+
+/// Routers tell nodes by their identifiers, and may refuse one that has another's.
+fn shared_router_ids(index: &Index, me: &Node, peers: &BTreeMap<String, PeerView>) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (name, peer) in peers {
+        let Some(id) = &peer.spec.router_id else {
+            continue;
+        };
+        let mut others = index.nodes.known().values().map(|view| &view.node);
+        let other = others.find(|node| {
+            node.name != me.name && any_or_empty(&peer.spec.node_selectors, &node.labels)
+        });
+        if let Some(other) = other {
+            problems.push(format!(
+                "BGPPeer {name} gives node {} the routerID {id} too: take routerID out, or have a \
+                 BGPPeer with nodeSelectors for each node",
+                other.name
+            ));
+        }
+    }
+    problems
 }
 
 /// Whether the node is cordoned.
@@ -165,6 +202,8 @@ fn router_id(index: &Index, me: &Node) -> Ipv4Addr {
 
 /// What the speaker's BGP rests on.
 pub(crate) struct Parts {
+    /// For events on peers.
+    pub(crate) notes: tokio::sync::mpsc::Sender<PeerNote>,
     pub(crate) client: Client,
     pub(crate) node: String,
     pub(crate) namespace: String,
@@ -182,14 +221,18 @@ pub(crate) async fn run(parts: Parts) {
     let passwords = secrets::start(parts.client.clone(), &parts.namespace, want);
     let (status, told) = watch::channel(None);
     let (ending, end) = watch::channel(None);
+    let (paths, unwatched) = bfd::start(parts.metrics.clone());
     let desk = report::Desk::new(&parts, told);
     let desk = tokio::spawn(desk.keep());
     let engine = engine::Engine::new(engine::Inputs {
         node: parts.node.clone(),
+        namespace: parts.namespace.clone(),
+        notes: parts.notes.clone(),
         config: parts.config,
         orders: parts.orders.clone(),
         passwords,
         wanted,
+        paths,
         status,
         end,
         metrics: parts.metrics.clone(),
@@ -221,7 +264,18 @@ pub(crate) async fn run(parts: Parts) {
         _ = done => {}
         () = told => {}
     }
-    let _ = tokio::time::timeout(crate::LAST_WORD, desk).await;
+    // The peers of BFD are told that it ends, while the status is written.
+    let last = async { tokio::join!(desk, unwatched) };
+    let _ = tokio::time::timeout(crate::LAST_WORD, last).await;
+}
+
+/// For what must not be guessed, or not be in step with others.
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    if getrandom::fill(&mut bytes).is_err() {
+        tracing::warn!("no random numbers: BFD's discriminators can be guessed");
+    }
+    u64::from_ne_bytes(bytes)
 }
 
 #[cfg(test)]

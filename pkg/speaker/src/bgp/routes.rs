@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use herald_api::{BGPAdvertisementSpec, any_or_empty};
-use herald_bgp::{Community, PathAttributes};
+use herald_api::{BGPAdvertisementSpec, BGPPeerSpec, any_or_empty};
+use herald_bgp::{Community, ExtendedCommunity, PathAttributes};
 use herald_core::{AddressRange, IpFamily, Node, ServiceKey, TrafficPolicy};
 use ipnet::IpNet;
 
-use super::settings::communities;
+use super::settings::{communities, is_external, local_as};
 use super::{PeerView, is_cordoned};
 use crate::index::{Index, PoolView, ServiceView, SliceView};
 
@@ -33,6 +33,8 @@ struct Basis<'a> {
     advertisements: BTreeSet<&'a String>,
     /// Whether some Service of it is here to stay.
     stays: bool,
+    /// What the node's endpoints count for, in Mbit/s; 0 is not told.
+    bandwidth: u64,
 }
 
 /// The endpoints of a Service: on which nodes they are ready, and on which they only
@@ -41,12 +43,17 @@ struct Basis<'a> {
 struct Backing<'a> {
     ready: BTreeSet<Option<&'a str>>,
     ending: BTreeSet<Option<&'a str>>,
+    /// How many are ready on the node in question.
+    here: u32,
 }
 
 impl<'a> Backing<'a> {
-    fn of(slices: &[&'a SliceView]) -> Self {
+    fn of(slices: &[&'a SliceView], node: &str) -> Self {
         let mut backing = Self::default();
         for slice in slices {
+            let on = slice.ready.iter();
+            let here = on.filter(|(other, _)| other.as_deref() == Some(node));
+            backing.here += here.map(|(_, count)| count).sum::<u32>();
             backing
                 .ready
                 .extend(slice.ready.keys().map(Option::as_deref));
@@ -85,10 +92,12 @@ pub(super) fn compute(
     let mut bases: BTreeMap<IpNet, Basis> = BTreeMap::new();
     let mut needed = false;
     for (key, service) in index.services.known() {
-        let backing = Backing::of(slices.get(key).map_or(&[], Vec::as_slice));
+        let backing = Backing::of(slices.get(key).map_or(&[], Vec::as_slice), &me.name);
         let Some(stays) = backing.serves(service.traffic_policy, &me.name) else {
             continue;
         };
+        let bandwidth = bandwidth(service, &backing);
+        let mut told = BTreeSet::new();
         for address in &service.vips {
             for (name, spec, pool) in covering(index, service, address) {
                 if !any_or_empty(&spec.node_selectors, &me.labels) {
@@ -98,6 +107,11 @@ pub(super) fn compute(
                     let basis = bases.entry(prefix).or_default();
                     basis.advertisements.insert(name);
                     basis.stays |= stays;
+                    // Once for each Service, however many advertisements and addresses
+                    // of it are behind the prefix.
+                    if told.insert(prefix) {
+                        basis.bandwidth += bandwidth;
+                    }
                 } else {
                     let problem = format!(
                         "BGPAdvertisement {name} would tell of more than the pool of {address} \
@@ -118,14 +132,27 @@ pub(super) fn compute(
         .map(|(prefix, basis)| {
             let leaves = going || !basis.stays;
             let parts = known
-                .entry((basis.advertisements, leaves))
-                .or_insert_with_key(|(names, leaves)| {
-                    parts(index, names, *leaves, peers, aliases, problems)
+                .entry((basis.advertisements, leaves, basis.bandwidth))
+                .or_insert_with_key(|(names, leaves, bandwidth)| {
+                    let going = Going {
+                        leaves: *leaves,
+                        bandwidth: *bandwidth,
+                    };
+                    parts(index, names, going, peers, aliases, problems)
                 });
             (prefix, parts.clone())
         })
         .collect();
     Routes { prefixes, needed }
+}
+
+/// What the node's endpoints of a Service count for, in Mbit/s. Where all nodes serve
+/// alike none is told.
+fn bandwidth(service: &ServiceView, backing: &Backing) -> u64 {
+    match (service.traffic_policy, service.link_bandwidth) {
+        (TrafficPolicy::Local, Some(each)) => u64::from(each) * u64::from(backing.here),
+        _ => 0,
+    }
 }
 
 /// Whether another node, one that is not cordoned, tells of the Service too.
@@ -192,18 +219,27 @@ fn prefix(address: IpAddr, spec: &BGPAdvertisementSpec, pool: &PoolView) -> Opti
     pool.ranges.iter().any(within).then_some(prefix)
 }
 
+/// How a prefix is, beside what advertisements say of it.
+#[derive(Clone, Copy)]
+struct Going {
+    /// Whether its paths by this node go away soon.
+    leaves: bool,
+    /// In Mbit/s; 0 is not told.
+    bandwidth: u64,
+}
+
 /// What each peer gets of the advertisements together: all communities, and of the
 /// preferences the best.
 fn parts(
     index: &Index,
     names: &BTreeSet<&String>,
-    leaves: bool,
+    going: Going,
     peers: &BTreeMap<String, PeerView>,
     aliases: &BTreeMap<String, String>,
     problems: &mut Vec<String>,
 ) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
-    for peer in peers.keys() {
+    for (peer, view) in peers {
         let known = index.bgp_advertisements.known();
         let specs: Vec<(&String, &BGPAdvertisementSpec)> = names
             .iter()
@@ -231,7 +267,11 @@ fn parts(
                 }
             }
         }
-        if leaves {
+        if going.bandwidth > 0 {
+            let community = link_bandwidth(&view.spec, going.bandwidth);
+            attributes.extended_communities.push(community);
+        }
+        if going.leaves {
             attributes.communities.push(Community::GRACEFUL_SHUTDOWN);
         }
         match parts.iter_mut().find(|part| part.attributes == attributes) {
@@ -245,4 +285,15 @@ fn parts(
         }
     }
     parts
+}
+
+/// A peer in our AS looks for the form that does not leave it, and one in another AS
+/// may take only the other.
+fn link_bandwidth(spec: &BGPPeerSpec, mbits: u64) -> ExtendedCommunity {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "routers weigh by it, and the field has 24 bits of precision"
+    )]
+    let bytes = mbits as f32 * 125_000.0;
+    ExtendedCommunity::link_bandwidth(local_as(spec), bytes, is_external(spec))
 }

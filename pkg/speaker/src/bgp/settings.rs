@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
-use herald_api::{AddressFamily, BGPPeerSpec, DynamicAsn};
-use herald_bgp::{
-    Community, ExtendedCommunity, Families, Family, LargeCommunity, NextHop, PathAttributes,
-    PeerAs, PeerConfig,
-};
+use herald_api::{AddressFamily, BFDProfileSpec, BGPPeerSpec, DynamicAsn};
+use herald_bfd::SessionConfig;
+use herald_bgp::{Families, Family, NextHop, PathAttributes, PeerAs, PeerConfig};
 use herald_net::{Distance, Interface};
 use jiff::SignedDuration;
+
+use super::bfd::Way;
 
 /// What is known of the node.
 pub(super) struct Facts<'a> {
@@ -19,6 +19,14 @@ pub(super) struct Facts<'a> {
     pub(super) addresses: &'a [IpAddr],
     pub(super) interfaces: &'a BTreeMap<u32, Interface>,
     pub(super) aliases: &'a BTreeMap<String, String>,
+    pub(super) profiles: &'a BTreeMap<String, BFDProfileSpec>,
+}
+
+/// How the path to a peer is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Bfd {
+    pub(super) way: Way,
+    pub(super) config: SessionConfig,
 }
 
 /// How a peer is spoken with.
@@ -29,21 +37,38 @@ pub(super) struct Settings {
     pub(super) source: Option<IpAddr>,
     pub(super) device: Option<String>,
     pub(super) distance: Distance,
-    /// Name of the Secret with the password.
-    pub(super) secret: Option<String>,
+    pub(super) bfd: Option<Bfd>,
     /// What is left out, in words.
     pub(super) problem: Option<String>,
 }
 
+impl Settings {
+    /// Whether a session goes on with other settings: it is between the same two ends.
+    pub(super) fn same_end(&self, other: &Self) -> bool {
+        self.peer == other.peer
+            && self.source == other.source
+            && self.device == other.device
+            && self.distance == other.distance
+    }
+}
+
 /// The settings of a peer, or why there can be none.
 pub(super) fn settings(spec: &BGPPeerSpec, facts: &Facts) -> Result<Settings, String> {
-    if spec.interface.is_some() || !spec.listen_ranges.is_empty() {
-        return Err("this version speaks only with peers that have a peerAddress".into());
+    if spec.interface.is_some() {
+        return Err("this version speaks only with peers that have an address".into());
     }
-    let text = spec.peer_address.as_deref().unwrap_or_default();
-    let address: IpAddr = text
-        .parse()
-        .map_err(|_| format!("peerAddress {text:?} is no IP address"))?;
+    let address = ip(spec.peer_address.as_deref().unwrap_or_default())?;
+    let peer = socket_address(spec, address, facts)?;
+    settings_at(spec, facts, peer)
+}
+
+/// The settings of a peer that is there.
+pub(super) fn settings_at(
+    spec: &BGPPeerSpec,
+    facts: &Facts,
+    peer: SocketAddr,
+) -> Result<Settings, String> {
+    let address = peer.ip();
     let source = spec.source_address.as_deref().map(ip).transpose()?;
     if let Some(source) = source
         && !facts.interfaces.is_empty()
@@ -56,22 +81,29 @@ pub(super) fn settings(spec: &BGPPeerSpec, facts: &Facts) -> Result<Settings, St
             "no interface of this node has sourceAddress {source}"
         ));
     }
-    let external = match (spec.peer_asn, spec.dynamic_asn) {
-        (Some(peer), _) => peer != local_as(spec),
-        (None, dynamic) => dynamic == Some(DynamicAsn::External),
-    };
     let distance = match spec.ttl_security_hops {
         Some(hops) => Distance::Secured(hops),
         // RFC 4271 says nothing of it, and all routers do so: a neighbour of another
         // AS is on the link.
-        None if external && !spec.ebgp_multi_hop => Distance::Hops(1),
+        None if is_external(spec) && !spec.ebgp_multi_hop => Distance::Hops(1),
         None => Distance::Hops(255),
     };
     let mut config = config(spec, facts, address)?;
     let mut problems = communities(&spec.communities, facts.aliases, &mut config.policy);
-    if spec.bfd_profile.is_some() {
-        problems.push("this version speaks no BFD: bfdProfile has no effect".into());
-    }
+    let bfd = match spec
+        .bfd_profile
+        .as_ref()
+        .map(|name| (name, facts.profiles.get(name)))
+    {
+        Some((_, Some(profile))) => Some(bfd(spec, profile, peer, source, facts)),
+        Some((name, None)) => {
+            problems.push(format!(
+                "there is no BFDProfile {name}: this session goes without BFD; make it"
+            ));
+            None
+        }
+        None => None,
+    };
     if let Some(secret) = &spec.password_secret
         && let Some(namespace) = &secret.namespace
     {
@@ -80,17 +112,65 @@ pub(super) fn settings(spec: &BGPPeerSpec, facts: &Facts) -> Result<Settings, St
     config.validate().map_err(|error| error.to_string())?;
     Ok(Settings {
         config,
-        peer: socket_address(spec, address, facts)?,
+        peer,
         source,
         device: spec.vrf.clone(),
         distance,
-        secret: spec.password_secret.as_ref().map(|s| s.name.clone()),
+        bfd,
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
     })
 }
 
-fn local_as(spec: &BGPPeerSpec) -> u32 {
+/// A peer that is on none of the node's links is behind routers (RFC 5883).
+fn bfd(
+    spec: &BGPPeerSpec,
+    profile: &BFDProfileSpec,
+    peer: SocketAddr,
+    source: Option<IpAddr>,
+    facts: &Facts,
+) -> Bfd {
+    let address = peer.ip();
+    let interface = match peer {
+        SocketAddr::V6(peer) if peer.scope_id() != 0 => Some(peer.scope_id()),
+        _ => None,
+    };
+    let on_link = || {
+        interface.is_some()
+            || facts.interfaces.is_empty()
+            || facts.interfaces.values().any(|i| i.reaches(&address))
+    };
+    let multihop = spec
+        .bfd_multi_hop
+        .unwrap_or_else(|| spec.ebgp_multi_hop || !on_link());
+    Bfd {
+        way: Way {
+            peer: address,
+            local: source,
+            interface,
+            device: spec.vrf.clone(),
+            minimum_ttl: multihop.then_some(profile.minimum_ttl),
+        },
+        config: SessionConfig {
+            desired_min_tx: Duration::from_millis(profile.transmit_interval.into()),
+            required_min_rx: Duration::from_millis(profile.receive_interval.into()),
+            detect_mult: profile.detect_multiplier,
+            passive: profile.passive_mode,
+            control_plane_independent: false,
+        },
+    }
+}
+
+/// The AS that the peer sees the node in.
+pub(super) fn local_as(spec: &BGPPeerSpec) -> u32 {
     spec.local_asn.unwrap_or(spec.my_asn)
+}
+
+/// Whether the peer is in another AS.
+pub(super) fn is_external(spec: &BGPPeerSpec) -> bool {
+    match (spec.peer_asn, spec.dynamic_asn) {
+        (Some(peer), _) => peer != local_as(spec),
+        (None, dynamic) => dynamic == Some(DynamicAsn::External),
+    }
 }
 
 fn socket_address(
@@ -126,7 +206,8 @@ fn config(spec: &BGPPeerSpec, facts: &Facts, address: IpAddr) -> Result<PeerConf
         None => facts.router_id,
     };
     let mut config = PeerConfig::new(local_as(spec), peer_as, router_id);
-    config.passive = spec.passive;
+    // Those that dial us from a range have no other way.
+    config.passive = spec.passive || !spec.listen_ranges.is_empty();
     if let Some(time) = span("holdTime", spec.hold_time.as_deref())? {
         config.hold_time = time;
     }
@@ -220,7 +301,7 @@ pub(super) fn communities(
     let mut problems = BTreeSet::new();
     for text in texts {
         let value = aliases.get(text).unwrap_or(text);
-        if !add_community(value, attributes) {
+        if attributes.add_community(value).is_err() {
             problems.insert(format!(
                 "{value:?} is neither a community nor a name that a Community gives one"
             ));
@@ -229,55 +310,84 @@ pub(super) fn communities(
     problems.into_iter().collect()
 }
 
-fn add_community(text: &str, attributes: &mut PathAttributes) -> bool {
-    let known = match text {
-        "no-export" => Some(Community::NO_EXPORT),
-        "no-advertise" => Some(Community::NO_ADVERTISE),
-        "no-export-subconfed" => Some(Community::NO_EXPORT_SUBCONFED),
-        "no-peer" => Some(Community::NO_PEER),
-        "graceful-shutdown" => Some(Community::GRACEFUL_SHUTDOWN),
-        "blackhole" => Some(Community::BLACKHOLE),
-        _ => text.parse().ok(),
-    };
-    if let Some(community) = known {
-        attributes.communities.push(community);
-        true
-    } else if text.starts_with("large:")
-        && let Ok(large) = text.parse::<LargeCommunity>()
-    {
-        attributes.large_communities.push(large);
-        true
-    } else if let Some(extended) = extended(text) {
-        attributes.extended_communities.push(extended);
-        true
-    } else {
-        false
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// `rt:64512:1` and `soo:64512:1` (RFC 4360 §4, §5; RFC 5668 where the AS has four
-/// octets), `ext:0x…`.
-fn extended(text: &str) -> Option<ExtendedCommunity> {
-    if let Some(digits) = text.strip_prefix("ext:0x") {
-        let value = u64::from_str_radix(digits, 16).ok()?;
-        return (digits.len() == 16).then(|| ExtendedCommunity(value.to_be_bytes()));
+    /// What a peer's settings are on a node with an address on 10.0.0.0/24.
+    fn settled(spec: &BGPPeerSpec) -> Result<Settings, String> {
+        let lan = Interface {
+            index: 2,
+            name: "lan0".into(),
+            mac: Some([2, 0, 0, 0, 0, 1]),
+            running: true,
+            no_arp: false,
+            loopback: false,
+            enslaved: false,
+            carrier_changes: 1,
+            addresses: vec![("10.0.0.11".parse().unwrap(), 24)],
+        };
+        let slow = BFDProfileSpec {
+            transmit_interval: 200,
+            minimum_ttl: 250,
+            ..BFDProfileSpec::default()
+        };
+        let facts = Facts {
+            node: "n1",
+            router_id: Ipv4Addr::new(10, 0, 0, 11),
+            addresses: &[],
+            interfaces: &[(2, lan)].into(),
+            aliases: &BTreeMap::new(),
+            profiles: &[("slow".to_owned(), slow)].into(),
+        };
+        settings(spec, &facts)
     }
-    let (kind, rest) = text.split_once(':')?;
-    let subtype = match kind {
-        "rt" => 2,
-        "soo" => 3,
-        _ => return None,
-    };
-    let (number, value) = rest.split_once(':')?;
-    let (number, value): (u32, u32) = (number.parse().ok()?, value.parse().ok()?);
-    let mut octets = [0, subtype, 0, 0, 0, 0, 0, 0];
-    if let Ok(short) = u16::try_from(number) {
-        octets[2..4].copy_from_slice(&short.to_be_bytes());
-        octets[4..].copy_from_slice(&value.to_be_bytes());
-    } else {
-        octets[0] = 2;
-        octets[2..6].copy_from_slice(&number.to_be_bytes());
-        octets[6..].copy_from_slice(&u16::try_from(value).ok()?.to_be_bytes());
+
+    fn peer(address: &str, profile: &str) -> BGPPeerSpec {
+        BGPPeerSpec {
+            my_asn: 64512,
+            peer_asn: Some(64513),
+            peer_address: Some(address.into()),
+            peer_port: 179,
+            bfd_profile: Some(profile.into()),
+            ..BGPPeerSpec::default()
+        }
     }
-    Some(ExtendedCommunity(octets))
+
+    #[test]
+    fn bfd_is_multihop_where_the_peer_is_on_no_link() {
+        let ttl = |spec: BGPPeerSpec| settled(&spec).unwrap().bfd.unwrap().way.minimum_ttl;
+        assert_eq!(ttl(peer("10.0.0.1", "slow")), None);
+        assert_eq!(ttl(peer("10.0.1.1", "slow")), Some(250));
+        let told = |multihop, address: &str| BGPPeerSpec {
+            bfd_multi_hop: Some(multihop),
+            ..peer(address, "slow")
+        };
+        assert_eq!(ttl(told(true, "10.0.0.1")), Some(250));
+        assert_eq!(ttl(told(false, "10.0.1.1")), None);
+        let bfd = settled(&peer("10.0.0.1", "slow")).unwrap().bfd.unwrap();
+        assert_eq!(bfd.config.desired_min_tx, Duration::from_millis(200));
+        assert!(!bfd.config.control_plane_independent);
+    }
+
+    #[test]
+    fn a_profile_that_is_not_there_keeps_no_session_from_being() {
+        let settings = settled(&peer("10.0.0.1", "fast")).unwrap();
+        assert_eq!(settings.bfd, None);
+        assert!(settings.problem.unwrap().contains("BFDProfile fast"));
+    }
+
+    #[test]
+    fn a_peer_of_another_as_is_on_the_link() {
+        let distance = |change: fn(&mut BGPPeerSpec)| {
+            let mut spec = peer("10.0.0.1", "slow");
+            change(&mut spec);
+            settled(&spec).unwrap().distance
+        };
+        assert_eq!(distance(|_| {}), Distance::Hops(1));
+        assert_eq!(distance(|p| p.ebgp_multi_hop = true), Distance::Hops(255));
+        assert_eq!(distance(|p| p.peer_asn = Some(64512)), Distance::Hops(255));
+        let secured = distance(|p| p.ttl_security_hops = Some(2));
+        assert_eq!(secured, Distance::Secured(2));
+    }
 }

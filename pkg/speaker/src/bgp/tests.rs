@@ -41,6 +41,7 @@ fn index(policy: TrafficPolicy, spec: BGPAdvertisementSpec) -> Index {
         labels: BTreeMap::new(),
         traffic_policy: policy,
         vips: vec!["192.0.2.1".parse().unwrap()],
+        link_bandwidth: None,
     };
     let pool = PoolView {
         labels: BTreeMap::new(),
@@ -116,6 +117,30 @@ fn a_node_whose_last_endpoint_ends_says_that_its_path_goes_away() {
 }
 
 #[test]
+fn nodes_weigh_by_their_ready_endpoints() {
+    let mut index = index(TrafficPolicy::Local, BGPAdvertisementSpec::default());
+    let key = ServiceKey::new("default", "web");
+    let mut service = index.services.known()[&key].clone();
+    service.link_bandwidth = Some(100);
+    index.apply(Change::Service(Step::Put(key, Some(service))));
+    let mut endpoints = slice(&["n1"], &[]);
+    endpoints.ready.insert(Some("n1".into()), 3);
+    endpoints.ready.insert(Some("n2".into()), 1);
+    index.apply(Change::Slice(Step::Put(
+        ("default".into(), "web-1".into()),
+        Some(endpoints),
+    )));
+    let told = |node: &str| {
+        let orders = orders(&index, node).unwrap();
+        let parts = orders.routes.prefixes.values().next().unwrap();
+        let communities = &parts[0].attributes.extended_communities;
+        communities.iter().find_map(|c| c.bandwidth())
+    };
+    assert_eq!(told("n1"), Some(37_500_000.0));
+    assert_eq!(told("n2"), Some(12_500_000.0));
+}
+
+#[test]
 fn a_cordoned_node_leaves_unless_it_is_needed() {
     let mut all = index(TrafficPolicy::Cluster, BGPAdvertisementSpec::default());
     cordon(&mut all, "n1");
@@ -164,4 +189,21 @@ fn nodes_without_ipv4_have_router_ids_of_their_own() {
     assert_eq!(id("n1"), Ipv4Addr::new(10, 0, 0, 1));
     assert_ne!(id("v6-a"), id("v6-b"));
     assert!(id("v6-a").octets()[0] >= 240);
+}
+
+#[test]
+fn a_router_id_of_several_nodes_is_told() {
+    let mut index = index(TrafficPolicy::Cluster, BGPAdvertisementSpec::default());
+    assert!(orders(&index, "n1").unwrap().problems.is_empty());
+    let spec = BGPPeerSpec {
+        router_id: Some("10.9.9.9".into()),
+        ..BGPPeerSpec::default()
+    };
+    let view = PeerView {
+        spec: Arc::new(spec),
+        uid: "p".into(),
+    };
+    index.apply(Change::Peer(Step::Put("tor".into(), Some(view))));
+    let problems = orders(&index, "n1").unwrap().problems;
+    assert!(problems[0].contains("n2") && problems[0].contains("10.9.9.9"));
 }

@@ -31,6 +31,7 @@ fn service(traffic_policy: TrafficPolicy) -> ServiceView {
         labels: BTreeMap::from([("tier".into(), "web".into())]),
         traffic_policy,
         vips: vec![VIP.parse().unwrap(), "fd20::1:0".parse().unwrap()],
+        link_bandwidth: None,
     }
 }
 

@@ -1,0 +1,419 @@
+//! BFD with routers that are not ours: how soon they know that a node is gone.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use herald_api::{BFDProfile, BGPAdvertisement, BGPPeer, BGPStatus};
+use kube::ResourceExt as _;
+use kube::api::{Api, DeleteParams, PostParams};
+use nix::sys::signal::Signal;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use super::bgp_matrix::{OURS, THEIRS, routers};
+use crate::faults::{self, Direction};
+use crate::network::Network;
+use crate::plan::Host;
+use crate::process;
+use crate::router::{Announces, Bfd, Neighbor, Router, RouterConfig, Software};
+use crate::scenario::{Context, herald, wait};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The hold time of all sessions, and what may come on top of it.
+const HOLD: u16 = 3;
+const HOLD_SLACK: Duration = Duration::from_millis(1500);
+/// The node that has no BFD with BIRD.
+const WITHOUT: &str = "n2";
+/// Found out after 150 ms at the latest.
+const FAST: Bfd = Bfd {
+    interval: 50,
+    multiplier: 3,
+};
+/// With time for a router to act on it, on a machine that is busy; far below the hold
+/// time.
+const FAST_LIMIT: Duration = Duration::from_millis(500);
+
+/// Sessions up; speakers that are restarted; nodes that die without a word, with BFD
+/// and without.
+pub(super) async fn a_dead_node(ctx: &mut Context) -> Result<()> {
+    let routers = routers(ctx)?;
+    let vip = service(ctx).await?;
+    set_up(ctx, &routers, vip, FAST).await?;
+    ctx.step("BFD is up wherever both sides have it, and BGP everywhere");
+
+    restart(ctx, &routers, vip).await?;
+
+    let mut left = every_node(ctx)?;
+    left.remove(&node_address(3)?);
+    let gone = silence(ctx, &routers, vip, "n3", true).await?;
+    for (router, took) in routers.iter().zip(&gone) {
+        ensure!(
+            *took <= FAST_LIMIT,
+            "{router} sent traffic to n3 for {took:?}"
+        );
+        ctx.measured_ms(&format!("crash/{}", router.software), *took);
+        has(router, vip, &left).await?;
+    }
+    ctx.step("a node died, and the routers knew by BFD");
+
+    let gone = silence(ctx, &routers, vip, WITHOUT, true).await?;
+    for (router, took) in routers.iter().zip(&gone) {
+        if router.software == Software::Bird {
+            let limit = Duration::from_secs(HOLD.into()) + HOLD_SLACK;
+            ensure!(
+                *took <= limit,
+                "{router} waited {took:?}, beyond the hold time"
+            );
+            ctx.measured_ms("hold-time/bird", *took);
+        } else {
+            ensure!(*took <= FAST_LIMIT, "{router} knew after {took:?}");
+        }
+    }
+    ctx.step("another died, and who had no BFD with it waited for the hold time");
+    for router in &routers {
+        router.stop().await?;
+    }
+    clean(ctx).await
+}
+
+/// Links that are cut, again and again, with the fastest timers that routers have.
+pub(super) async fn fast(ctx: &mut Context) -> Result<()> {
+    let routers = routers(ctx)?;
+    let vip = service(ctx).await?;
+    for timers in [
+        FAST,
+        Bfd {
+            interval: 10,
+            multiplier: 3,
+        },
+    ] {
+        set_up(ctx, &routers, vip, timers).await?;
+        let all = every_node(ctx)?;
+        let mut times = vec![Vec::new(); routers.len()];
+        for _ in 0..ctx.effort().rounds(10) {
+            let gone = silence(ctx, &routers, vip, "n3", false).await?;
+            for (times, took) in times.iter_mut().zip(gone) {
+                times.push(took.as_secs_f64() * 1000.0);
+            }
+            faults::heal("n3", Network::Lan(0))?;
+            for router in &routers {
+                has(router, vip, &all).await?;
+            }
+            watched(ctx, &routers, timers).await?;
+        }
+        for (router, times) in routers.iter().zip(&times) {
+            let what = format!(
+                "cut/{}x{}/{}",
+                timers.interval, timers.multiplier, router.software
+            );
+            ctx.spread(&what, times, "ms");
+        }
+        for router in &routers {
+            router.stop().await?;
+        }
+        clean(ctx).await?;
+    }
+    Ok(())
+}
+
+/// A Service, and its IPv4 address.
+async fn service(ctx: &Context) -> Result<IpAddr> {
+    ctx.pool("pool", 2).await?;
+    ctx.deploy_echo("web", 2).await?;
+    ctx.expose("web").create().await?;
+    let addresses = ctx.addresses("web").await?;
+    let vip = addresses.into_iter().find(IpAddr::is_ipv4);
+    vip.context("the Service has an IPv4 address")
+}
+
+/// Routers and peers; returns when every router has the address by every node and BFD
+/// runs at full speed.
+async fn set_up(ctx: &Context, routers: &[Router], vip: IpAddr, timers: Bfd) -> Result<()> {
+    let profile = json!({
+        "receiveInterval": timers.interval,
+        "transmitInterval": timers.interval,
+        "detectMultiplier": timers.multiplier,
+    });
+    create::<BFDProfile>(ctx, "fast", &profile).await?;
+    create::<BGPAdvertisement>(ctx, "all", &json!({})).await?;
+    for router in routers {
+        start(ctx, router, timers).await?;
+        let (own, _) = Host::Router(router.number()?).lan(0).context("on LAN 0")?;
+        let mut spec = json!({
+            "myASN": OURS, "holdTime": format!("{HOLD}s"), "bfdProfile": "fast",
+        });
+        if is_dynamic(router) {
+            spec["listenRanges"] = json!([format!("{own}/32")]);
+            spec["dynamicASN"] = json!("external");
+        } else {
+            spec["peerAddress"] = json!(own);
+            spec["peerASN"] = json!(THEIRS);
+        }
+        create::<BGPPeer>(ctx, router.name(), &spec).await?;
+    }
+    for router in routers {
+        has(router, vip, &every_node(ctx)?).await?;
+    }
+    watched(ctx, routers, timers).await
+}
+
+async fn start(ctx: &Context, router: &Router, timers: Bfd) -> Result<()> {
+    let (own, _) = Host::Router(router.number()?).lan(0).context("on LAN 0")?;
+    let mut neighbors = Vec::new();
+    for i in 1..=ctx.node_count() {
+        let mut neighbor = Neighbor::new(node_address(i)?, OURS);
+        neighbor.local = Some(own.into());
+        neighbor.hold = HOLD;
+        neighbor.graceful_restart = Some(60);
+        neighbor.bfd = has_bfd(router, &format!("n{i}")).then_some(timers);
+        neighbors.push(neighbor);
+    }
+    let config = RouterConfig {
+        asn: THEIRS,
+        id: own,
+        neighbors,
+        announces: Announces::default(),
+    };
+    router.start(&config, ctx.lab().logs()).await
+}
+
+/// BIRD dials, and is known by its range only.
+fn is_dynamic(router: &Router) -> bool {
+    router.software == Software::Bird
+}
+
+fn has_bfd(router: &Router, node: &str) -> bool {
+    router.software != Software::Bird || node != WITHOUT
+}
+
+fn node_address(i: u8) -> Result<IpAddr> {
+    let (v4, _) = Host::Node(i).lan(0).context("a node is on LAN 0")?;
+    Ok(v4.into())
+}
+
+fn every_node(ctx: &Context) -> Result<BTreeSet<IpAddr>> {
+    (1..=ctx.node_count()).map(node_address).collect()
+}
+
+async fn create<K>(ctx: &Context, name: &str, spec: &Value) -> Result<()>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::Serialize
+        + DeserializeOwned,
+{
+    let object: K = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}))?;
+    let api: Api<K> = ctx.herald_api();
+    let made = api.create(&PostParams::default(), &object).await;
+    made.with_context(|| format!("create {} {name}", K::kind(&())))?;
+    Ok(())
+}
+
+/// Waits until every session has BFD as it should, and its packets come at the rate
+/// that was agreed on: only then does it find a failure in time.
+async fn watched(ctx: &Context, routers: &[Router], timers: Bfd) -> Result<()> {
+    let statuses: Api<BGPStatus> = ctx.herald_api();
+    for node in ctx.nodes() {
+        wait::until_for(PATIENCE, &format!("BFD on {node}"), || async {
+            let object = statuses.get(&node).await?;
+            let status = object.status.context("it has a status")?;
+            for router in routers {
+                let mut peers = status.peers.iter();
+                let session = peers.find(|peer| peer.peer == router.name());
+                let session = session.context("each peer is told")?;
+                let bfd = session.bfd.as_ref().context("each peer has BFD")?;
+                let state = if has_bfd(router, &node) { "Up" } else { "Down" };
+                ensure!(
+                    session.state == "Established" && bfd.state == state,
+                    "{router}: {session:?}"
+                );
+            }
+            Ok(())
+        })
+        .await?;
+        for router in routers.iter().filter(|router| has_bfd(router, &node)) {
+            let (own, _) = Host::Router(router.number()?).lan(0).context("on LAN 0")?;
+            let peer = if is_dynamic(router) {
+                format!("{}/{own}", router.name())
+            } else {
+                router.name().to_owned()
+            };
+            let labels = [("peer", peer.as_str())];
+            let name = "herald_bfd_control_packet_input";
+            let what = format!("{router} to send {node} packets fast");
+            wait::until_for(PATIENCE, &what, || async {
+                let before = ctx.speaker_metrics(&node).await?.sum(name, &labels);
+                let begin = Instant::now();
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                let after = ctx.speaker_metrics(&node).await?.sum(name, &labels);
+                let rate = (after - before) / begin.elapsed().as_secs_f64();
+                let least = 0.8 * 1000.0 / f64::from(timers.interval);
+                ensure!(rate >= least, "{rate} a second, of {least}");
+                Ok(())
+            })
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until a router sends an address to these next hops.
+async fn has(router: &Router, address: IpAddr, hops: &BTreeSet<IpAddr>) -> Result<()> {
+    let what = format!("{router} to have {address} by {hops:?}");
+    wait::until_for(PATIENCE, &what, || async {
+        let seen = next_hops(router, address).await?;
+        ensure!(seen == *hops, "by {seen:?}");
+        Ok(())
+    })
+    .await
+}
+
+async fn next_hops(router: &Router, address: IpAddr) -> Result<BTreeSet<IpAddr>> {
+    let routes = router.routes().await?;
+    let routes = routes.iter().filter(|route| route.prefix.addr() == address);
+    Ok(routes.map(|route| route.next_hop).collect())
+}
+
+/// Silences a node, by a crash or by a cut of its link to the segment. Returns how
+/// long each router's kernel went on sending the address's traffic to it.
+async fn silence(
+    ctx: &Context,
+    routers: &[Router],
+    vip: IpAddr,
+    node: &str,
+    crash: bool,
+) -> Result<Vec<Duration>> {
+    let number = node.strip_prefix('n').and_then(|i| i.parse().ok());
+    let hop = node_address(number.context("a node has a number")?)?;
+    let mut monitors = Vec::new();
+    for router in routers {
+        monitors.push(RouteMonitor::start(router.name()).await?);
+    }
+    let begin = Instant::now();
+    if crash {
+        faults::crash_node(ctx.lab(), node)?;
+    } else {
+        faults::cut(node, Network::Lan(0), Direction::Both)?;
+    }
+    let watches = monitors
+        .iter_mut()
+        .map(|monitor| monitor.is_without(vip, hop));
+    let mut times = Vec::new();
+    for (router, at) in routers.iter().zip(futures::future::join_all(watches).await) {
+        let at = at.with_context(|| format!("the kernel's routes of {router}"))?;
+        times.push(at.saturating_duration_since(begin));
+    }
+    Ok(times)
+}
+
+/// The changes of a router's routes, as its kernel tells them.
+struct RouteMonitor {
+    _child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl RouteMonitor {
+    async fn start(host: &str) -> Result<Self> {
+        let mut command = Command::from(process::in_host(Some(host), Path::new("ip")));
+        let mut child = command
+            .args(["-4", "-oneline", "monitor", "route"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("run ip monitor")?;
+        let output = child.stdout.take().context("standard output is piped")?;
+        let mut monitor = Self {
+            _child: child,
+            lines: BufReader::new(output).lines(),
+        };
+        monitor.listens(host).await?;
+        Ok(monitor)
+    }
+
+    /// Returns when it tells of a route that is made for this.
+    async fn listens(&mut self, host: &str) -> Result<()> {
+        let canary = "192.0.2.254";
+        for _ in 0..50 {
+            crate::network::batch(
+                Some(host),
+                &format!("route replace blackhole {canary}/32\n"),
+            )?;
+            crate::network::batch(Some(host), &format!("route del blackhole {canary}/32\n"))?;
+            let told = async {
+                while let Some(line) = self.lines.next_line().await? {
+                    if line.contains(canary) {
+                        return Ok(());
+                    }
+                }
+                bail!("ip monitor ended")
+            };
+            if let Ok(told) = tokio::time::timeout(Duration::from_millis(200), told).await {
+                return told;
+            }
+        }
+        bail!("ip monitor tells nothing on {host}")
+    }
+
+    /// When an address's traffic no longer goes to this hop.
+    async fn is_without(&mut self, address: IpAddr, hop: IpAddr) -> Result<Instant> {
+        let (address, hop) = (address.to_string(), format!("via {hop} "));
+        let told = async {
+            while let Some(line) = self.lines.next_line().await? {
+                let at = Instant::now();
+                let about = line.split_whitespace().any(|word| word == address);
+                if about && (line.starts_with("Deleted") || !line.contains(&hop)) {
+                    return Ok(at);
+                }
+            }
+            bail!("ip monitor ended")
+        };
+        let told = tokio::time::timeout(PATIENCE, told).await;
+        told.with_context(|| format!("it goes on sending {address} {hop}"))?
+    }
+}
+
+/// Every speaker is told to stop and comes back. Who keeps the routes of a speaker
+/// that restarts although BFD says that it is down does not miss one.
+async fn restart(ctx: &Context, routers: &[Router], vip: IpAddr) -> Result<()> {
+    let all = every_node(ctx)?;
+    for pod in ctx.herald_pods(herald::SPEAKER).await? {
+        ctx.signal(&pod.name_any(), "speaker", Signal::SIGTERM)?;
+    }
+    let end = Instant::now() + Duration::from_secs(6);
+    let mut least = vec![all.len(); routers.len()];
+    while Instant::now() < end {
+        for (least, router) in least.iter_mut().zip(routers) {
+            *least = (*least).min(next_hops(router, vip).await?.len());
+        }
+    }
+    ctx.speakers_are_well().await?;
+    for (router, least) in routers.iter().zip(least) {
+        ctx.step(format!("{router} had {least} paths at the least"));
+        // BIRD 2.0 takes AdminDown for a failure of the path.
+        ensure!(
+            router.software != Software::Frr || least == all.len(),
+            "{router} lost paths at a restart"
+        );
+        has(router, vip, &all).await?;
+    }
+    watched(ctx, routers, FAST).await
+}
+
+async fn clean(ctx: &Context) -> Result<()> {
+    let (all, now) = (kube::api::ListParams::default(), DeleteParams::default());
+    let peers: Api<BGPPeer> = ctx.herald_api();
+    peers.delete_collection(&now, &all).await?;
+    let advertisements: Api<BGPAdvertisement> = ctx.herald_api();
+    advertisements.delete_collection(&now, &all).await?;
+    let profiles: Api<BFDProfile> = ctx.herald_api();
+    profiles.delete_collection(&now, &all).await?;
+    Ok(())
+}
