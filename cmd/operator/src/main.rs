@@ -15,7 +15,7 @@ use herald_api::{
     BFDProfile, BGPAdvertisement, BGPPeer, BGPStatus, Community, IPAddressPool, L2Advertisement,
     L2Status,
 };
-use herald_baremetal::BareMetal;
+use herald_baremetal::{BareMetal, SourceSettings};
 use herald_core::AddressRange;
 use herald_fake::FakeCloud;
 use herald_ipam::{AddressPools, Obstacle, Outside};
@@ -64,6 +64,11 @@ struct Flags {
     /// What becomes of a Service whose address no pool holds any more.
     #[arg(long, value_enum, default_value = "keep")]
     outside_pools: OutsidePools,
+    /// A source outside that pools may take their addresses from:
+    /// name=NAME,url=URL (http, https or unix) and, where needed, timeout=5s, ca=FILE,
+    /// token=FILE; repeatable.
+    #[arg(long = "source")]
+    sources: Vec<SourceSettings>,
     /// Ranges of cluster IPs, as CIDRs, where the cluster does not tell them (before
     /// Kubernetes 1.33): no Service gets such an address by itself; repeatable.
     #[arg(long, value_delimiter = ',')]
@@ -260,7 +265,12 @@ async fn configure(client: &Client, flags: Flags, registry: &mut Registry) -> Re
     let mut providers: Vec<Arc<dyn DynProvider>> = Vec::new();
     let mut pools: Option<Arc<dyn AddressPools>> = None;
     if flags.providers.contains(&Name::Baremetal) {
-        let bare_metal = Arc::new(BareMetal::new(flags.outside_pools.into()));
+        let mut bare_metal = BareMetal::new(flags.outside_pools.into());
+        if !flags.sources.is_empty() {
+            let cluster = cluster_id(client, flags.cluster_id.as_deref()).await?;
+            bare_metal = bare_metal.with_sources(flags.sources, &cluster);
+        }
+        let bare_metal = Arc::new(bare_metal);
         pools = Some(bare_metal.clone());
         providers.push(bare_metal);
     }

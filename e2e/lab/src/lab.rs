@@ -558,6 +558,7 @@ fn built_in_images() -> Result<BTreeMap<String, PathBuf>> {
         "herald-operator",
         "herald-speaker",
         "herald-fakecloud",
+        "herald-example-source",
         "echo",
     ]
     .into_iter()

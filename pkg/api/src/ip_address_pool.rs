@@ -26,6 +26,9 @@ const IS_CIDR_RANGE_OR_ADDRESS: &str = "self.all(a, isIP(a) || isCIDR(a) \
      || (a.split('-').size() == 2 && a.split('-').all(end, isIP(end)) \
      && ip(a.split('-')[0]).family() == ip(a.split('-')[1]).family()))";
 const ARE_ADDRESSES: &str = "self.all(a, isIP(a))";
+/// What a source has given can only be given back to that source.
+const SOURCE_STAYS: &str =
+    "!has(oldSelf.source) || (has(self.source) && self.source == oldSelf.source)";
 const LIMIT_LIMITS: &str = "has(self.addressesPerNamespace) || has(self.servicesPerNamespace)";
 
 /// Addresses that Services may get, as CIDRs or ranges.
@@ -63,6 +66,7 @@ const LIMIT_LIMITS: &str = "has(self.addressesPerNamespace) || has(self.services
 )]
 #[expect(clippy::duplicated_attributes, reason = "columns share a type")]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(SOURCE_STAYS).message("a pool keeps its source: make another pool, and drain this one"))]
 pub struct IPAddressPoolSpec {
     /// CIDRs without host bits (`192.0.2.0/24`) or ranges
     /// (`192.0.2.10-192.0.2.20`), of either family.
@@ -114,6 +118,12 @@ pub struct IPAddressPoolSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub reservations: Vec<PoolReservation>,
+    /// Name of the source outside that gives its addresses, one of the operator's
+    /// `--source`; then `addresses` says which it may give, and `selection` and
+    /// `reuseAfter` have no effect. It may be given to a pool that has none, and stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub source: Option<String>,
 }
 
 /// Which free address of a pool a Service gets.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use herald_core::{IpFamily, ServiceKey, ServiceRequest};
 
 use crate::claim::{Claim, Clash};
+use crate::lease::Leases;
 use crate::pool::{Obstacle, Pool, PoolProblem, PoolState};
 use crate::stock::Stocked;
 
@@ -91,7 +92,11 @@ pub struct Allocator {
     /// When an address leaves a Service, by uid.
     departures: BTreeSet<(SystemTime, String)>,
     /// Something changed that those who wait may wait for.
-    stirred: bool,
+    pub(crate) stirred: bool,
+    /// What the sources of pools have given.
+    pub(crate) leases: Leases,
+    /// Services to be looked at.
+    pub(crate) nudged: BTreeSet<ServiceKey>,
 }
 
 impl Allocator {
@@ -115,6 +120,7 @@ impl Allocator {
         let old = std::mem::take(&mut self.pools);
         self.refused.clear();
         self.ranges.clear();
+        self.leases.ask_anew();
         for pool in pools {
             let problem = pool.contradiction().or_else(|| self.overlap(&pool));
             if let Some(problem) = problem {
@@ -269,6 +275,7 @@ impl Allocator {
         for address in before.iter().filter(|address| !kept.contains(address)) {
             self.vacate(address, now);
         }
+        self.keep_leases(&uid);
         if let Some(stocked) = decision
             .moved_from
             .as_ref()
@@ -283,7 +290,15 @@ impl Allocator {
     /// A Service asks for nothing any more; the addresses that it still holds.
     pub fn withdraw(&mut self, uid: &str) -> Vec<IpAddr> {
         self.waiting.remove(uid);
+        self.keep_leases(uid);
         self.held(uid)
+    }
+
+    /// What a Service asked of a source and nobody has is given back.
+    fn keep_leases(&mut self, uid: &str) {
+        let holders = &self.holders;
+        self.leases
+            .keep(uid, |address| holders.contains_key(address));
     }
 
     /// Frees all addresses of a Service.
@@ -386,6 +401,7 @@ impl Allocator {
             return;
         }
         self.stirred = true;
+        self.leases.vacated(address);
         if let Some(stocked) = self.stocked_mut(address) {
             stocked.give(address, now);
         }
@@ -424,15 +440,18 @@ impl Allocator {
     /// turn to be moved out of a pool that is draining, or they wait and something
     /// changed since this was asked last.
     pub fn due(&mut self, now: SystemTime) -> Due {
-        let mut due = Due::default();
+        let (services, next) = self.leases.due(now);
+        let mut due = Due { services, next };
+        due.services.extend(std::mem::take(&mut self.nudged));
         if std::mem::take(&mut self.stirred) {
             due.services
                 .extend(self.waiting.values().map(|waiting| waiting.key.clone()));
             due.services.sort();
+            due.services.dedup();
         }
         for (until, uid) in &self.departures {
             if *until > now {
-                due.next = Some(*until);
+                due.next = Some(due.next.map_or(*until, |other| other.min(*until)));
                 break;
             }
             let holding = self.holdings.get(uid);

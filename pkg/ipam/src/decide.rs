@@ -1,5 +1,6 @@
 //! What a Service should have.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -9,6 +10,7 @@ use herald_core::{IpFamily, IpFamilyPolicy, ServiceRequest};
 use crate::allocator::{Allocator, Decision, Holding, Outside, Waiting, needed};
 use crate::claim::Claim;
 use crate::error::{AllocationError, WhyNot};
+use crate::lease::{LeaseRequest, Said};
 use crate::pool::{Pool, PoolState};
 use crate::stock::Stocked;
 
@@ -19,6 +21,9 @@ struct Asking<'a> {
     /// What it has and may keep, in the order of its status.
     kept: Vec<IpAddr>,
     now: SystemTime,
+    /// What a source must be asked before the answer counts: the first such thing that
+    /// was in the way.
+    unasked: RefCell<Option<LeaseRequest>>,
 }
 
 impl Asking<'_> {
@@ -54,12 +59,20 @@ impl Allocator {
             service,
             claim,
             now,
+            unasked: RefCell::default(),
         };
-        let decided = check_request(service).and_then(|()| self.wanted(&asking));
+        let decided = check_request(service)
+            .and_then(|()| self.wanted(&asking))
+            .map(|wanted| self.relocated(&asking, wanted));
+        if let Some(request) = asking.unasked.take() {
+            return Err(AllocationError::Unasked(Box::new(request)));
+        }
         match decided {
-            Ok(wanted) => {
+            Ok(mut decision) => {
                 self.waiting.remove(&service.uid);
-                let mut decision = self.relocated(&asking, wanted);
+                for (address, _) in &decision.addresses {
+                    self.leases.wanted_again(address);
+                }
                 self.add_leaving(&asking, &mut decision);
                 Ok(decision)
             }
@@ -217,13 +230,48 @@ impl Allocator {
             return Err(WhyNot::NoFamily(family));
         }
         closed(pool)?;
-        let address = self
-            .reserved(asking, pool, family)
-            .or_else(|| self.shareable(asking, stocked, family))
+        let reserved = self.reserved(asking, pool, family);
+        let shared = || self.shareable(asking, stocked, family);
+        if pool.external {
+            if let Some(shared) = shared().filter(|_| reserved.is_none()) {
+                self.within_limits(asking, stocked, Some(&shared), beside)?;
+                return Ok(shared);
+            }
+            return self.lease(asking, stocked, family, reserved, beside);
+        }
+        let address = reserved
+            .or_else(shared)
             .or_else(|| stocked.pick(family, &asking.service.uid))
             .ok_or(WhyNot::Full(family))?;
-        self.within_limits(asking, stocked, &address, beside)?;
+        self.within_limits(asking, stocked, Some(&address), beside)?;
         Ok(address)
+    }
+
+    /// What the source of a pool gives a Service; it is to be asked where it was not yet.
+    fn lease(
+        &self,
+        asking: &Asking<'_>,
+        stocked: &Stocked,
+        family: IpFamily,
+        address: Option<IpAddr>,
+        beside: &[IpAddr],
+    ) -> Result<IpAddr, WhyNot> {
+        let request = LeaseRequest::new(&stocked.pool.name, asking.service, family, address);
+        let said = self.leases.said(&request, asking.now);
+        match said {
+            // What the source gave long ago another may have since then: that is for the
+            // source to say.
+            Some(Said::Yes(given)) if self.clash(&asking.claim, &given).is_none() => {
+                self.within_limits(asking, stocked, Some(&given), beside)?;
+                Ok(given)
+            }
+            Some(Said::No(message)) => Err(WhyNot::Source(message)),
+            Some(Said::Yes(_)) | None => {
+                self.within_limits(asking, stocked, address.as_ref(), beside)?;
+                asking.unasked.borrow_mut().get_or_insert(request);
+                Err(WhyNot::Unasked)
+            }
+        }
     }
 
     /// The address that a pool keeps for this Service.
@@ -254,12 +302,13 @@ impl Allocator {
         addresses.iter().find(fits).copied()
     }
 
-    /// Whether the namespace may have another address of a pool.
+    /// Whether the namespace may have another address of a pool; none is one that
+    /// nobody has yet.
     fn within_limits(
         &self,
         asking: &Asking<'_>,
         stocked: &Stocked,
-        address: &IpAddr,
+        address: Option<&IpAddr>,
         beside: &[IpAddr],
     ) -> Result<(), WhyNot> {
         let limits = stocked.pool.limits;
@@ -285,10 +334,10 @@ impl Allocator {
                 .flat_map(Holding::all)
                 .chain(asking.kept.iter().copied())
                 .chain(beside.iter().copied())
-                .chain([*address])
+                .chain(address.copied())
                 .filter(|ip| self.pool_of(ip) == name)
                 .collect();
-            if addresses.len() > limit as usize {
+            if addresses.len() + usize::from(address.is_none()) > limit as usize {
                 let namespace = namespace.clone();
                 return Err(WhyNot::AddressLimit { namespace, limit });
             }
@@ -385,9 +434,18 @@ impl Allocator {
         if let Some(clash) = self.clash(&asking.claim, &address) {
             return Err(clash.into());
         }
+        let family = IpFamily::of(&address);
         closed(pool)
-            .and_then(|()| self.within_limits(asking, stocked, &address, beside))
-            .map_err(|why| refusal(&[IpFamily::of(&address)], vec![(pool.name.clone(), why)]))
+            .and_then(|()| self.within_limits(asking, stocked, Some(&address), beside))
+            .and_then(|()| {
+                // What others have, and share, was asked for already.
+                if !pool.external || self.holders.contains_key(&address) {
+                    return Ok(());
+                }
+                self.lease(asking, stocked, family, Some(address), beside)
+                    .map(drop)
+            })
+            .map_err(|why| refusal(&[family], vec![(pool.name.clone(), why)]))
     }
 
     /// The pools that a Service may have addresses of, in order.
@@ -451,8 +509,14 @@ impl Allocator {
             claim: asking.claim.clone(),
             kept: Vec::new(),
             now: asking.now,
+            unasked: RefCell::default(),
         };
-        match self.wanted(&fresh) {
+        let elsewhere = self.wanted(&fresh);
+        if let Some(request) = fresh.unasked.take() {
+            asking.unasked.borrow_mut().get_or_insert(request);
+            return decision;
+        }
+        match elsewhere {
             // One that prefers two families does not lose one by moving.
             Ok(new) if new.len() >= decision.addresses.len() => {
                 decision.leaving = decision

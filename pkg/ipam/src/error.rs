@@ -7,6 +7,7 @@ use herald_core::{IpFamily, ServiceKey};
 use thiserror::Error;
 
 use crate::claim::Clash;
+use crate::lease::LeaseRequest;
 
 /// Why a Service can't have what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -98,6 +99,9 @@ pub enum AllocationError {
         /// `IPv4`, `IPv6` or `IPv4 and IPv6`.
         families: String,
     },
+    /// The source of a pool is to be asked before more can be said.
+    #[error("the source of IPAddressPool {:?} is to be asked first", .0.pool)]
+    Unasked(Box<LeaseRequest>),
     /// None of its pools gives it one.
     #[error("{}", unavailable(families, pools))]
     Unavailable {
@@ -119,6 +123,10 @@ pub enum WhyNot {
     Disabled,
     /// `spec.state: draining`.
     Draining,
+    /// Its source gives none, and says why.
+    Source(String),
+    /// Its source is to be asked.
+    Unasked,
     /// The namespace has as many addresses as it may.
     AddressLimit {
         /// Whose.
@@ -142,6 +150,8 @@ impl fmt::Display for WhyNot {
             Self::Full(family) => write!(f, "no {family} address is left"),
             Self::Disabled => f.write_str("it is disabled"),
             Self::Draining => f.write_str("it is draining"),
+            Self::Source(message) => write!(f, "its source gives none: {message}"),
+            Self::Unasked => f.write_str("its source is to be asked"),
             Self::AddressLimit { namespace, limit } => write!(
                 f,
                 "namespace {namespace:?} may have {limit} addresses of it, and has no more left"
@@ -188,6 +198,7 @@ impl AllocationError {
             Self::Taken(_) => "AddressTaken",
             Self::UnknownPool { .. } => "UnknownPool",
             Self::NotAdmitted { .. } | Self::NoPool { .. } => "NoPool",
+            Self::Unasked(_) => "SourceUnavailable",
             Self::Unavailable { pools, .. } => reason_of(pools),
         }
     }
@@ -207,6 +218,8 @@ fn reason_of(pools: &[(String, WhyNot)]) -> &'static str {
     let any = |test: fn(&WhyNot) -> bool| pools.iter().any(|(_, why)| test(why));
     if any(|why| matches!(why, WhyNot::Full(_))) {
         "PoolExhausted"
+    } else if any(|why| matches!(why, WhyNot::Source(_))) {
+        "SourceRefused"
     } else if any(|why| {
         matches!(
             why,

@@ -17,10 +17,12 @@ mod claim;
 mod decide;
 mod error;
 mod free;
+mod lease;
 mod pool;
 mod report;
 mod stock;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -29,6 +31,7 @@ use herald_core::ServiceRequest;
 pub use allocator::{Allocator, Decision, Due, Outside};
 pub use claim::{Claim, Clash, ClashReason};
 pub use error::{AllocationError, WhyNot};
+pub use lease::{Lease, LeaseRequest, Sourced};
 pub use pool::{
     Admission, Limits, Obstacle, Pool, PoolProblem, PoolState, Reservation, Selection, Usage,
 };
@@ -69,4 +72,14 @@ pub trait AddressPools: Send + Sync {
 
     /// Which Services should be looked at now, though nothing about them changed.
     fn due(&self) -> Due;
+
+    /// Whether there is a source of this name that a pool may take its addresses from.
+    fn has_source(&self, name: &str) -> bool;
+
+    /// Puts these in the place of all other pools that take their addresses from a
+    /// source, by name.
+    fn set_sourced(&self, pools: BTreeMap<String, Sourced>);
+
+    /// Whether the source of a pool that is on its way out has nothing of it any more.
+    fn is_emptied(&self, pool: &str) -> bool;
 }

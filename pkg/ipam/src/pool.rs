@@ -109,6 +109,9 @@ pub struct Pool {
     pub limits: Limits,
     /// Addresses that are kept for Services.
     pub reservations: Vec<Reservation>,
+    /// Whether its addresses are asked of a source outside
+    /// ([`AllocationError::Unasked`](crate::AllocationError::Unasked)).
+    pub external: bool,
 }
 
 impl Pool {
@@ -129,6 +132,7 @@ impl Pool {
             state: PoolState::default(),
             limits: Limits::default(),
             reservations: Vec::new(),
+            external: false,
         }
     }
 

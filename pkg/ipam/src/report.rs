@@ -147,6 +147,16 @@ impl Allocator {
                 ),
             });
         }
+        if let Some(said) = self.leases.disowned(&pool.name, address) {
+            return Some(Notice {
+                reason: "SourceDisagrees",
+                message: format!(
+                    "the Service keeps {address}, but the source of pool {:?} does not leave it to \
+                     it: {said}",
+                    pool.name
+                ),
+            });
+        }
         if !pool.admission.admits(service) {
             return Some(Notice {
                 reason: "NotAdmitted",

@@ -112,7 +112,8 @@ impl Stocked {
 
     /// A free address may not be given again for a while.
     pub(crate) fn rest(&mut self, address: &IpAddr, since: SystemTime) {
-        if self.is_barred(address) {
+        // What a source gives, and when again, is its own business.
+        if self.pool.external || self.is_barred(address) {
             return;
         }
         self.wake(address);
@@ -280,7 +281,7 @@ fn intersection(a: &AddressRange, b: &AddressRange) -> Option<AddressRange> {
 
 /// FNV-1a of 128 bits: the same on every machine and in every version, which
 /// the standard library does not promise of its own.
-fn hash(text: &str) -> u128 {
+pub(crate) fn hash(text: &str) -> u128 {
     text.bytes()
         .fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, byte| {
             (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)

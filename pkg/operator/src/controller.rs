@@ -11,6 +11,7 @@ use herald_api::names::FINALIZER;
 use herald_api::{Retry, convert};
 use herald_core::{Node, ServiceKey};
 use herald_ipam::{AddressPools, Obstacle};
+use herald_provider::DynProvider;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, ListParams};
 use kube::runtime::reflector::Store;
@@ -146,6 +147,7 @@ impl Controller {
         if begun {
             let _keys = self.keep_heartbeat_keys();
             let _copies = self.keep_copies();
+            let _tended = self.tend_providers();
             self.work(stop, lost).await;
         }
         self.end(lost).await
@@ -230,6 +232,21 @@ impl Controller {
             self.namespace.clone(),
         );
         Some(AbortOnDropHandle::new(tokio::spawn(keep)))
+    }
+
+    /// Lets providers do what belongs to no Service, in a dry run nothing. It ends when
+    /// what is returned is dropped.
+    fn tend_providers(&self) -> Vec<AbortOnDropHandle<()>> {
+        let context = &self.context;
+        let providers = context.providers.iter().filter(|_| !context.dry_run);
+        let tend = |provider: &Arc<dyn DynProvider>| {
+            let (provider, context) = (provider.clone(), context.clone());
+            let stir = self.stores.stir();
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                provider.tend(&|| context.may_act(), &stir).await;
+            }))
+        };
+        providers.map(tend).collect()
     }
 
     /// Takes over what exists before anything new is served. The list is fresh
@@ -423,6 +440,10 @@ impl Controller {
                 self.pools_soon();
             }
             Change::ServiceCidrs => self.obstacles_changed(),
+            Change::Turns => {
+                self.turns_by(now);
+                self.pools_soon();
+            }
             Change::Namespaces => {
                 for key in self.waiting.clone() {
                     self.queue.add(key, now);

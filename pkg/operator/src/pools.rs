@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use herald_api::names::FINALIZER;
 use herald_api::{
     IPAddressPool, IPAddressPoolSpec, PoolSelection, ServiceAllocation, any_or_empty, period,
 };
 use herald_core::{AddressRange, ServiceKey, ServiceRequest};
 use herald_ipam::{
-    AddressPools, Admission, Limits, Pool, PoolReport, PoolState, Reservation, Selection,
+    AddressPools, Admission, Limits, Pool, PoolReport, PoolState, Reservation, Selection, Sourced,
 };
 use kube::{Api, Client, Resource, ResourceExt as _};
 
@@ -26,14 +27,20 @@ const DRAIN_INTERVAL: Duration = Duration::from_secs(10);
 const DRAIN_OVERLAP: Duration = Duration::from_mins(1);
 
 /// The pools that can be understood, and what is wrong with the others.
-pub(crate) fn parse(objects: &[Arc<IPAddressPool>]) -> (Vec<Pool>, BTreeMap<String, Problem>) {
+pub(crate) fn parse(
+    objects: &[Arc<IPAddressPool>],
+    has_source: impl Fn(&str) -> bool,
+) -> (Vec<Pool>, BTreeMap<String, Problem>) {
     let mut pools = Vec::new();
     let mut problems = BTreeMap::new();
-    for object in objects
-        .iter()
-        .filter(|object| object.metadata.deletion_timestamp.is_none())
-    {
-        match parse_one(object) {
+    for object in objects {
+        let parsed = match &object.spec.source {
+            Some(source) if !has_source(source) => Err(unknown_source(source)),
+            Some(source) if is_leaving(object) => Err(closing(source)),
+            None if is_leaving(object) => continue,
+            _ => parse_one(object),
+        };
+        match parsed {
             Ok(pool) => pools.push(pool),
             Err(problem) => {
                 problems.insert(object.name_any(), problem);
@@ -80,7 +87,7 @@ fn parse_one(object: &IPAddressPool) -> Result<Pool, Problem> {
             PoolSelection::LeastRecentlyUsed => Selection::LeastRecentlyUsed,
         },
         reuse_after: length(spec.reuse_after.as_deref(), REUSE_AFTER)?,
-        state: state(spec)?,
+        state: state(object)?,
         limits: spec
             .limits
             .as_ref()
@@ -89,7 +96,48 @@ fn parse_one(object: &IPAddressPool) -> Result<Pool, Problem> {
                 services: limits.services_per_namespace,
             }),
         reservations: reservations(spec)?,
+        external: spec.source.is_some(),
     })
+}
+
+fn is_leaving(object: &IPAddressPool) -> bool {
+    object.metadata.deletion_timestamp.is_some()
+}
+
+/// Whether it stays until its source has nothing of it.
+fn is_marked(object: &IPAddressPool) -> bool {
+    let mut finalizers = object.finalizers().iter();
+    finalizers.any(|finalizer| finalizer == FINALIZER)
+}
+
+fn unknown_source(source: &str) -> Problem {
+    let error = format!(
+        "this operator has no source {source:?}; name it with --source name={source},url=…"
+    );
+    left_out("UnknownSource", error)
+}
+
+fn closing(source: &str) -> Problem {
+    Problem {
+        reason: "Deleted",
+        message: format!(
+            "the pool is deleted and gives nothing any more; it is gone when no Service has an \
+             address of it and source {source:?} has taken all of them back"
+        ),
+    }
+}
+
+/// Pools that take their addresses from a source, also those that are on their way
+/// out.
+fn sourced(objects: &[Arc<IPAddressPool>]) -> BTreeMap<String, Sourced> {
+    let one = |object: &Arc<IPAddressPool>| {
+        let sourced = Sourced {
+            source: object.spec.source.clone()?,
+            closing: is_leaving(object),
+        };
+        Some((object.name_any(), sourced))
+    };
+    objects.iter().filter_map(one).collect()
 }
 
 fn left_out(reason: &'static str, error: impl std::fmt::Display) -> Problem {
@@ -116,9 +164,14 @@ fn length(text: Option<&str>, default: Duration) -> Result<Duration, Problem> {
         .map_err(|error| left_out("InvalidPeriod", error))
 }
 
-fn state(spec: &IPAddressPoolSpec) -> Result<PoolState, Problem> {
+fn state(object: &IPAddressPool) -> Result<PoolState, Problem> {
+    let spec = &object.spec;
     let drain = spec.drain.clone().unwrap_or_default();
     Ok(match spec.state {
+        // Nothing is asked of a source before it is certain that it is given back.
+        herald_api::PoolState::Active if spec.source.is_some() && !is_marked(object) => {
+            PoolState::Disabled
+        }
         herald_api::PoolState::Active => PoolState::Active,
         herald_api::PoolState::Disabled => PoolState::Disabled,
         herald_api::PoolState::Draining => PoolState::Draining {
@@ -159,6 +212,10 @@ fn admits(allocation: &ServiceAllocation, service: &ServiceRequest) -> bool {
     namespace && any_or_empty(&allocation.service_selectors, &service.labels)
 }
 
+/// What of a pool's object matters to the provider: uid, generation, whether it is
+/// on its way out, and whether it stays until it is emptied.
+type Version = (Option<String>, Option<i64>, bool, bool);
+
 /// Keeps the status of pools and the metrics of their use.
 #[derive(Clone)]
 pub(crate) struct PoolKeeper {
@@ -167,8 +224,8 @@ pub(crate) struct PoolKeeper {
     writer: Writer,
     metrics: Arc<Metrics>,
     problems: BTreeMap<String, Problem>,
-    /// What was given to the provider last: uid and generation by name.
-    fed: BTreeMap<String, (Option<String>, Option<i64>)>,
+    /// What was given to the provider last, by name.
+    fed: BTreeMap<String, Version>,
 }
 
 impl PoolKeeper {
@@ -195,20 +252,19 @@ impl PoolKeeper {
         objects: &[Arc<IPAddressPool>],
         addresses: &dyn AddressPools,
     ) -> bool {
-        let fed: BTreeMap<_, _> = objects
-            .iter()
-            .filter(|object| object.metadata.deletion_timestamp.is_none())
-            .map(|object| {
-                let version = (object.uid(), object.metadata.generation);
-                (object.name_any(), version)
-            })
-            .collect();
+        let version = |object: &Arc<IPAddressPool>| {
+            let (leaving, marked) = (is_leaving(object), is_marked(object));
+            let version = (object.uid(), object.metadata.generation, leaving, marked);
+            (object.name_any(), version)
+        };
+        let fed: BTreeMap<_, _> = objects.iter().map(version).collect();
         if fed == self.fed {
             return false;
         }
         self.fed = fed;
-        let (pools, problems) = parse(objects);
+        let (pools, problems) = parse(objects, |name| addresses.has_source(name));
         addresses.set_pools(pools);
+        addresses.set_sourced(sourced(objects));
         self.problems = problems;
         true
     }
@@ -244,7 +300,17 @@ impl PoolKeeper {
                     message: refusal.to_string(),
                 })
             });
-            match self.write_one(object, reports.get(&name), problem).await {
+            let written = match self.mark(object, addresses).await {
+                Ok(true) => self.write_one(object, reports.get(&name), problem).await,
+                Ok(false) => {
+                    done = false;
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            // No event tells that a source has taken back all.
+            done &= !(is_leaving(object) && is_marked(object));
+            match written {
                 Ok(()) => {}
                 Err(WriteError::Fenced | WriteError::Stale) => done = false,
                 Err(WriteError::Api(error)) => {
@@ -254,6 +320,27 @@ impl PoolKeeper {
             }
         }
         done
+    }
+
+    /// Keeps a pool that takes its addresses from a source until that has all of them
+    /// back. Returns whether the object is as before.
+    async fn mark(
+        &self,
+        object: &IPAddressPool,
+        addresses: &dyn AddressPools,
+    ) -> Result<bool, WriteError> {
+        let known = object.spec.source.as_deref();
+        if !known.is_some_and(|source| addresses.has_source(source)) {
+            return Ok(true);
+        }
+        let marked = match (is_leaving(object), is_marked(object)) {
+            (false, false) => true,
+            (true, true) if addresses.is_emptied(&object.name_any()) => false,
+            _ => return Ok(true),
+        };
+        let api: Api<IPAddressPool> = Api::namespaced(self.client.clone(), &self.namespace);
+        self.writer.mark_pool(&api, object, marked).await?;
+        Ok(false)
     }
 
     async fn write_one(
@@ -330,10 +417,11 @@ mod tests {
 
     #[test]
     fn a_bad_pool_leaves_the_others_alone() {
-        let (pools, problems) = parse(&[
+        let objects = [
             object("good", &["192.0.2.0/24", "fd00::10-fd00::20"]),
             object("bad", &["fd00::20-fd00::10"]),
-        ]);
+        ];
+        let (pools, problems) = parse(&objects, |_| false);
         assert_eq!(pools.len(), 1);
         assert_eq!(problems["bad"].reason, "InvalidAddresses");
         assert!(
@@ -364,7 +452,7 @@ mod tests {
             name: "web".into(),
             addresses: vec!["192.0.2.9".into()],
         }];
-        let (pools, problems) = parse(&[odd.clone()]);
+        let (pools, problems) = parse(&[odd.clone()], |_| false);
         assert!(problems.is_empty(), "{problems:?}");
         let pool = &pools[0];
         assert_eq!(pool.excluded.len(), 2);
@@ -381,7 +469,29 @@ mod tests {
         assert_eq!(pool.reservations[0].service, ServiceKey::new("shop", "web"));
         let spec = &mut Arc::make_mut(&mut odd).spec;
         spec.reuse_after = Some("soon".into());
-        let (_, problems) = parse(&[odd]);
+        let (_, problems) = parse(&[odd], |_| false);
         assert_eq!(problems["odd"].reason, "InvalidPeriod");
+    }
+    #[test]
+    fn a_source_is_asked_only_for_pools_that_wait_for_it() {
+        let mut object = object("outside", &["192.0.2.0/24"]);
+        let pool = Arc::make_mut(&mut object);
+        pool.spec.source = Some("campus".into());
+        let (_, problems) = parse(&[object.clone()], |_| false);
+        assert_eq!(problems["outside"].reason, "UnknownSource");
+        let (pools, _) = parse(&[object.clone()], |name| name == "campus");
+        assert!(pools[0].external);
+        assert_eq!(pools[0].state, PoolState::Disabled);
+        let pool = Arc::make_mut(&mut object);
+        pool.metadata.finalizers = Some(vec![FINALIZER.into()]);
+        let (pools, _) = parse(&[object.clone()], |_| true);
+        assert_eq!(pools[0].state, PoolState::Active);
+        let pool = Arc::make_mut(&mut object);
+        pool.metadata.deletion_timestamp =
+            serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap();
+        let (pools, problems) = parse(&[object.clone()], |_| true);
+        assert!(pools.is_empty());
+        assert_eq!(problems["outside"].reason, "Deleted");
+        assert!(sourced(&[object])["outside"].closing);
     }
 }

@@ -634,13 +634,17 @@ impl Context {
     }
 
     async fn drive(&self, provider: &dyn DynProvider, desired: &Desired, dry_run: bool) -> Outcome {
-        let fence = || {
-            self.writer.check().map_err(|error| ProviderError::Failed {
-                reason: "NotLeader",
-                message: error.to_string(),
-            })
-        };
-        provider.reconcile(desired, dry_run, &fence).await
+        provider
+            .reconcile(desired, dry_run, &|| self.may_act())
+            .await
+    }
+
+    /// Whether a provider may do something outside now.
+    pub(crate) fn may_act(&self) -> Result<(), ProviderError> {
+        self.writer.check().map_err(|error| ProviderError::Failed {
+            reason: "NotLeader",
+            message: error.to_string(),
+        })
     }
 
     /// Says that a call failed, and when to try again.

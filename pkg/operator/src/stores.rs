@@ -32,6 +32,8 @@ pub(crate) enum Change {
     Endpoints(ServiceKey),
     /// The ranges of cluster IPs.
     ServiceCidrs,
+    /// It may be the turn of Services about which nothing changed.
+    Turns,
 }
 
 /// What the operator knows of the cluster.
@@ -111,6 +113,12 @@ impl Stores {
             changes,
             sender,
         }
+    }
+
+    /// Has the controller ask whose turn it is.
+    pub(crate) fn stir(&self) -> impl Fn() + Send + Sync + use<> {
+        let sender = self.sender.clone();
+        move || drop(sender.send(Change::Turns))
     }
 
     /// Takes changes and forgets them, for ever: nobody else does while this replica

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use herald_api::IPAddressPool;
 use herald_api::names::{FIELD_MANAGER, FINALIZER};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
@@ -155,19 +156,46 @@ impl Writer {
         if finalizers == service.finalizers() {
             return Ok(None);
         }
+        self.patch_finalizers(&self.services(service), service, finalizers)
+            .await
+            .map(Some)
+    }
+
+    /// Puts our finalizer on a pool, or takes it off.
+    pub(crate) async fn mark_pool(
+        &self,
+        api: &Api<IPAddressPool>,
+        pool: &IPAddressPool,
+        marked: bool,
+    ) -> Result<(), WriteError> {
+        let mut finalizers = pool.finalizers().to_vec();
+        finalizers.retain(|finalizer| finalizer != FINALIZER);
+        if marked {
+            finalizers.push(FINALIZER.into());
+        }
+        self.patch_finalizers(api, pool, finalizers).await.map(drop)
+    }
+
+    async fn patch_finalizers<K>(
+        &self,
+        api: &Api<K>,
+        object: &K,
+        finalizers: Vec<String>,
+    ) -> Result<K, WriteError>
+    where
+        K: Resource + Clone + Debug + DeserializeOwned,
+    {
         let patch = json!({"metadata": {
-            "resourceVersion": service.resource_version(),
-            "uid": service.uid(),
+            "resourceVersion": object.resource_version(),
+            "uid": object.uid(),
             "finalizers": finalizers,
         }});
         let parameters = PatchParams {
             field_manager: Some(FIELD_MANAGER.into()),
             ..Default::default()
         };
-        let api = self.services(service);
-        self.fenced(api.patch(&service.name_any(), &parameters, &Patch::Merge(patch)))
+        self.fenced(api.patch(&object.name_any(), &parameters, &Patch::Merge(patch)))
             .await
-            .map(Some)
     }
 
     /// Makes an object; [`WriteError::Stale`] where there is one of its name.

@@ -48,6 +48,12 @@ pub trait DynProvider: Send + Sync + 'static {
     fn warnings(&self, service: &ServiceRequest) -> Vec<Warning>;
     /// See [`Provider::news`].
     fn news(&self, uid: &str) -> Vec<Warning>;
+    /// See [`Provider::tend`].
+    async fn tend(
+        &self,
+        fence: &(dyn Fn() -> Result<(), ProviderError> + Sync),
+        stirred: &(dyn Fn() + Sync),
+    );
     /// Observes, plans and applies until there is nothing left to do. `fence`
     /// is asked before each action: an error stops the run (the leader lease
     /// is gone, or the process ends). With `dry_run` nothing is applied.
@@ -103,6 +109,14 @@ impl<P: Provider> DynProvider for P {
 
     fn news(&self, uid: &str) -> Vec<Warning> {
         Provider::news(self, uid)
+    }
+
+    async fn tend(
+        &self,
+        fence: &(dyn Fn() -> Result<(), ProviderError> + Sync),
+        stirred: &(dyn Fn() + Sync),
+    ) {
+        Provider::tend(self, fence, stirred).await;
     }
 
     async fn reconcile(

@@ -232,6 +232,18 @@ pub trait Provider: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Work that belongs to no Service, for as long as this process may act: it is
+    /// dropped then. `fence` is asked before anything is done outside, as in
+    /// [`DynProvider::reconcile`]; `stirred` is called when Services are to be looked
+    /// at because of what was learnt.
+    async fn tend(
+        &self,
+        fence: &(dyn Fn() -> Result<(), ProviderError> + Sync),
+        stirred: &(dyn Fn() + Sync),
+    ) {
+        let _ = (fence, stirred);
+    }
+
     /// What exists now for this Service.
     async fn observe(&self, desired: &Desired) -> Result<Self::Observed, ProviderError>;
 

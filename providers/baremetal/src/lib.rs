@@ -1,20 +1,35 @@
 //! Addresses from pools: the provider of bare metal. The speakers announce
 //! what it assigns.
 
+mod source;
+mod tend;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use herald_core::{Ingress, ServiceKey, ServiceRequest};
 use herald_ipam::{
-    AddressPools, AllocationError, Allocator, Claim, Clash, Decision, Due, Obstacle, Outside, Pool,
-    PoolProblem, PoolReport,
+    AddressPools, AllocationError, Allocator, Claim, Clash, Decision, Due, LeaseRequest, Obstacle,
+    Outside, Pool, PoolProblem, PoolReport, Sourced,
 };
 use herald_provider::{Desired, Provider, ProviderError, Refusal, Status, Warning};
+use tokio::sync::Notify;
+
+pub use crate::source::{InvalidSource, SourceSettings, SourceUrl};
+use crate::source::{Source, SourceError};
 
 const NAME: &str = "baremetal";
+/// What is being given back to a source can't be asked of it: it is looked at again
+/// after this long.
+const RETURNING: Duration = Duration::from_millis(100);
+/// Where a source has others to serve first.
+const BUSY: Duration = Duration::from_millis(500);
 
 /// The provider of loadBalancerClass `herald.dev/bare-metal`.
 ///
@@ -23,6 +38,14 @@ const NAME: &str = "baremetal";
 #[derive(Debug, Default)]
 pub struct BareMetal {
     allocator: Mutex<Allocator>,
+    /// By name.
+    sources: HashMap<String, Arc<Source>>,
+    /// Pools that take their addresses from a source, by name.
+    sourced: Mutex<BTreeMap<String, Sourced>>,
+    /// Pools of which their source had nothing when it was asked last.
+    emptied: Mutex<BTreeSet<String>>,
+    /// Something is to be told to a source.
+    news: Notify,
 }
 
 /// What a Service holds and what it should.
@@ -39,6 +62,8 @@ pub enum Observed {
         /// It has that already.
         settled: bool,
     },
+    /// Before more can be said a source is to be asked.
+    Unasked(Box<LeaseRequest>),
 }
 
 /// One step.
@@ -51,6 +76,8 @@ pub enum Action {
         /// The addresses and the pool of each.
         decision: Decision,
     },
+    /// Asks the source of a pool for an address.
+    Ask(Box<LeaseRequest>),
     /// Frees the addresses of a Service.
     Release {
         /// `metadata.uid`.
@@ -69,6 +96,17 @@ impl fmt::Display for Action {
                 let what = describe(decision);
                 let what = if what.is_empty() { "nothing" } else { &what };
                 write!(f, "assign {what} to {}", claim.key)
+            }
+            Self::Ask(request) => {
+                let what = match request.address {
+                    Some(address) => address.to_string(),
+                    None => format!("an {} address", request.family),
+                };
+                let (pool, service) = (&request.pool, &request.service);
+                write!(
+                    f,
+                    "ask the source of pool {pool:?} for {what} for {service}"
+                )
             }
             Self::Release { key, addresses, .. } => {
                 write!(f, "release {} of {key}", listed(addresses.iter()))
@@ -106,13 +144,84 @@ impl BareMetal {
     pub fn new(outside: Outside) -> Self {
         Self {
             allocator: Mutex::new(Allocator::new(outside)),
+            ..Self::default()
         }
+    }
+
+    /// With sources that pools may take their addresses from. `cluster` tells this
+    /// cluster's leases from those of others.
+    #[must_use]
+    pub fn with_sources(mut self, sources: Vec<SourceSettings>, cluster: &str) -> Self {
+        let source = |settings: SourceSettings| {
+            let name = settings.name.clone();
+            (name, Arc::new(Source::new(settings, cluster.to_owned())))
+        };
+        self.sources = sources.into_iter().map(source).collect();
+        self
     }
 
     fn allocator(&self) -> MutexGuard<'_, Allocator> {
         self.allocator
             .lock()
             .expect("no holder of the allocator panics")
+    }
+
+    fn sourced(&self) -> MutexGuard<'_, BTreeMap<String, Sourced>> {
+        self.sourced.lock().expect("no holder of the list panics")
+    }
+
+    fn set_emptied(&self, pool: &str, emptied: bool) {
+        let mut all = self.emptied.lock().expect("no holder of the list panics");
+        if emptied {
+            all.insert(pool.to_owned());
+        } else {
+            all.remove(pool);
+        }
+    }
+
+    /// Has the sources be told, if there is something to tell.
+    fn tell_sources(&self) {
+        let pools = self.sourced();
+        let allocator = self.allocator();
+        if pools.keys().any(|pool| allocator.has_departing(pool)) {
+            self.news.notify_one();
+        }
+    }
+
+    /// Asks a source for an address, and takes down what it says.
+    async fn ask(&self, request: &LeaseRequest) -> Result<(), ProviderError> {
+        let sourced = self.sourced().get(&request.pool).cloned();
+        let source = sourced.and_then(|sourced| self.sources.get(&sourced.source));
+        let Some(source) = source.cloned() else {
+            return Err(ProviderError::Conflict("the pool has changed".into()));
+        };
+        let later = |error: &SourceError, recheck| ProviderError::Waiting {
+            reason: "SourceUnavailable",
+            message: format!(
+                "pool {:?} has no address for this Service yet: {error}; it is asked again",
+                request.pool
+            ),
+            recheck,
+        };
+        let turn = source.turn().await.map_err(|error| later(&error, BUSY))?;
+        // A pool that is on its way out gets nothing any more, and is not done with
+        // before the turns are over.
+        let open = self
+            .sourced()
+            .get(&request.pool)
+            .is_some_and(|sourced| !sourced.closing);
+        if !open {
+            return Err(ProviderError::Conflict("the pool has changed".into()));
+        }
+        let said = match source.put(request).await {
+            Ok(address) => Ok(address),
+            Err(SourceError::Refused(message)) => Err(message),
+            Err(error) => return Err(later(&error, source.pause())),
+        };
+        self.allocator().answer(request, said, SystemTime::now());
+        drop(turn);
+        self.tell_sources();
+        Ok(())
     }
 }
 
@@ -153,6 +262,27 @@ impl AddressPools for BareMetal {
     fn due(&self) -> Due {
         self.allocator().due(SystemTime::now())
     }
+
+    fn has_source(&self, name: &str) -> bool {
+        self.sources.contains_key(name)
+    }
+
+    fn set_sourced(&self, pools: BTreeMap<String, Sourced>) {
+        let mut sourced = self.sourced();
+        if *sourced == pools {
+            return;
+        }
+        // What was seen before a pool was closed does not count.
+        let mut emptied = self.emptied.lock().expect("no holder of the list panics");
+        emptied.retain(|pool| pools.get(pool) == sourced.get(pool));
+        *sourced = pools;
+        self.news.notify_one();
+    }
+
+    fn is_emptied(&self, pool: &str) -> bool {
+        let emptied = self.emptied.lock().expect("no holder of the list panics");
+        emptied.contains(pool)
+    }
 }
 
 #[async_trait]
@@ -181,13 +311,34 @@ impl Provider for BareMetal {
         notices.into_iter().map(warning).collect()
     }
 
+    async fn tend(
+        &self,
+        fence: &(dyn Fn() -> Result<(), ProviderError> + Sync),
+        stirred: &(dyn Fn() + Sync),
+    ) {
+        self.tend_sources(fence, stirred).await;
+    }
+
     async fn observe(&self, desired: &Desired) -> Result<Observed, ProviderError> {
-        let mut allocator = self.allocator();
         let Desired::Present { service, .. } = desired else {
-            return Ok(Observed::Absent(allocator.withdraw(desired.uid())));
+            let held = self.allocator().withdraw(desired.uid());
+            self.tell_sources();
+            return Ok(Observed::Absent(held));
         };
+        let mut allocator = self.allocator();
         let (decision, refused) = match allocator.decide(service, SystemTime::now()) {
             Ok(decision) => (decision, None),
+            Err(AllocationError::Unasked(request)) if allocator.is_returning(&request) => {
+                return Err(ProviderError::Waiting {
+                    reason: "SourceUnavailable",
+                    message: format!(
+                        "what the Service had of pool {:?} is being given back to its source first",
+                        request.pool
+                    ),
+                    recheck: RETURNING,
+                });
+            }
+            Err(AllocationError::Unasked(request)) => return Ok(Observed::Unasked(request)),
             Err(error) => (allocator.tenable(service), Some(error)),
         };
         Ok(Observed::Present {
@@ -205,6 +356,7 @@ impl Provider for BareMetal {
                 key: desired.key().clone(),
                 addresses: held.clone(),
             }]),
+            (_, Observed::Unasked(request)) => Ok(vec![Action::Ask(request.clone())]),
             (
                 Desired::Present { service, .. },
                 Observed::Present {
@@ -234,12 +386,16 @@ impl Provider for BareMetal {
 
     async fn apply(&self, action: &Action) -> Result<(), ProviderError> {
         match action {
-            Action::Assign { claim, decision } => self
-                .allocator()
-                .assign((**claim).clone(), decision, SystemTime::now())
-                .map_err(|clash| ProviderError::Conflict(clash.to_string())),
+            Action::Ask(request) => self.ask(request).await,
+            Action::Assign { claim, decision } => {
+                let claim = (**claim).clone();
+                let assigned = self.allocator().assign(claim, decision, SystemTime::now());
+                self.tell_sources();
+                assigned.map_err(|clash| ProviderError::Conflict(clash.to_string()))
+            }
             Action::Release { uid, .. } => {
                 self.allocator().release(uid, SystemTime::now());
+                self.tell_sources();
                 Ok(())
             }
         }
@@ -249,7 +405,7 @@ impl Provider for BareMetal {
         let none = Decision::default();
         let decision = match observed {
             Observed::Present { decision, .. } => decision,
-            Observed::Absent(_) => &none,
+            Observed::Absent(_) | Observed::Unasked(_) => &none,
         };
         Status {
             ingress: ingress(decision),

@@ -3,8 +3,9 @@ use std::collections::BTreeMap;
 use herald_core::{IpFamilyPolicy, TrafficPolicy};
 
 use super::*;
-use crate::{AllocationError, Reservation, Selection, Usage};
+use crate::{AllocationError, Limits, Reservation, Selection, Usage};
 
+mod leases;
 mod limits;
 mod model;
 mod moving;
