@@ -10,22 +10,40 @@ pub const CLASS_FAKE: &str = "herald.dev/fake";
 
 /// Field manager of everything the operator writes.
 pub const FIELD_MANAGER: &str = "herald-operator";
-/// Finalizer of Services that have something outside the cluster.
+/// Finalizer of Services and pools that have something outside the cluster.
 pub const FINALIZER: &str = "herald.dev/cleanup";
 
 /// Annotation: requested addresses, comma separated, of any family of the Service.
 pub const ANNOTATION_LOAD_BALANCER_IPS: &str = "herald.dev/loadBalancerIPs";
 /// `MetalLB`'s form of [`ANNOTATION_LOAD_BALANCER_IPS`].
 pub const ANNOTATION_METALLB_LOAD_BALANCER_IPS: &str = "metallb.io/loadBalancerIPs";
+/// [`ANNOTATION_LOAD_BALANCER_IPS`] in all its spellings, `MetalLB`'s older one last.
+pub const SPELLINGS_LOAD_BALANCER_IPS: [&str; 3] = [
+    ANNOTATION_LOAD_BALANCER_IPS,
+    ANNOTATION_METALLB_LOAD_BALANCER_IPS,
+    "metallb.universe.tf/loadBalancerIPs",
+];
 /// Annotation: the pool to take addresses from, or several, comma separated: each
 /// family is then taken from the first that has it.
 pub const ANNOTATION_ADDRESS_POOL: &str = "herald.dev/address-pool";
 /// `MetalLB`'s form of [`ANNOTATION_ADDRESS_POOL`].
 pub const ANNOTATION_METALLB_ADDRESS_POOL: &str = "metallb.io/address-pool";
+/// [`ANNOTATION_ADDRESS_POOL`] in all its spellings.
+pub const SPELLINGS_ADDRESS_POOL: [&str; 3] = [
+    ANNOTATION_ADDRESS_POOL,
+    ANNOTATION_METALLB_ADDRESS_POOL,
+    "metallb.universe.tf/address-pool",
+];
 /// Annotation: a key; Services with the same one may have one address.
 pub const ANNOTATION_ALLOW_SHARED_IP: &str = "herald.dev/allow-shared-ip";
 /// `MetalLB`'s form of [`ANNOTATION_ALLOW_SHARED_IP`].
 pub const ANNOTATION_METALLB_ALLOW_SHARED_IP: &str = "metallb.io/allow-shared-ip";
+/// [`ANNOTATION_ALLOW_SHARED_IP`] in all its spellings.
+pub const SPELLINGS_ALLOW_SHARED_IP: [&str; 3] = [
+    ANNOTATION_ALLOW_SHARED_IP,
+    ANNOTATION_METALLB_ALLOW_SHARED_IP,
+    "metallb.universe.tf/allow-shared-ip",
+];
 /// Annotation of a Service with `externalTrafficPolicy: Local`: what each of its ready
 /// endpoints counts for in Mbit/s, 1 to 4294967295. BGP peers are told the sum of a node's
 /// (the extended community of draft-ietf-idr-link-bandwidth), and weigh the nodes by it.

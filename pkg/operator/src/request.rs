@@ -5,9 +5,7 @@ use std::net::IpAddr;
 
 use herald_api::convert;
 use herald_api::names::{
-    ANNOTATION_ADDRESS_POOL, ANNOTATION_ALLOW_SHARED_IP, ANNOTATION_LOAD_BALANCER_IPS,
-    ANNOTATION_METALLB_ADDRESS_POOL, ANNOTATION_METALLB_ALLOW_SHARED_IP,
-    ANNOTATION_METALLB_LOAD_BALANCER_IPS,
+    SPELLINGS_ADDRESS_POOL, SPELLINGS_ALLOW_SHARED_IP, SPELLINGS_LOAD_BALANCER_IPS,
 };
 use herald_core::{
     Ingress, IngressPoint, IngressPort, IpFamily, IpFamilyPolicy, IpMode, ServicePort,
@@ -38,17 +36,8 @@ pub(crate) fn parse(
     namespace_labels: BTreeMap<String, String>,
 ) -> Result<ServiceRequest, InvalidRequest> {
     let spec = service.spec.clone().unwrap_or_default();
-    let pools = one_of(
-        service,
-        [ANNOTATION_ADDRESS_POOL, ANNOTATION_METALLB_ADDRESS_POOL],
-    )?;
-    let sharing = one_of(
-        service,
-        [
-            ANNOTATION_ALLOW_SHARED_IP,
-            ANNOTATION_METALLB_ALLOW_SHARED_IP,
-        ],
-    )?;
+    let pools = one_of(service, &SPELLINGS_ADDRESS_POOL)?;
+    let sharing = one_of(service, &SPELLINGS_ALLOW_SHARED_IP)?;
     Ok(ServiceRequest {
         requested_addresses: requested_addresses(service, &spec)?,
         requested_pools: pools.map_or_else(Vec::new, |(_, names)| listed(names)),
@@ -66,16 +55,12 @@ pub(crate) fn holder(
     namespace_labels: BTreeMap<String, String>,
 ) -> ServiceRequest {
     parse(service, namespace_labels.clone()).unwrap_or_else(|_| {
-        let key = |name| {
-            service
-                .annotations()
-                .get(name)
-                .filter(|key| !key.is_empty())
+        let key = |name: &&str| {
+            let key = service.annotations().get(*name);
+            key.filter(|key| !key.is_empty()).cloned()
         };
         ServiceRequest {
-            sharing_key: key(ANNOTATION_ALLOW_SHARED_IP)
-                .or_else(|| key(ANNOTATION_METALLB_ALLOW_SHARED_IP))
-                .cloned(),
+            sharing_key: SPELLINGS_ALLOW_SHARED_IP.iter().find_map(key),
             ..plain(service, namespace_labels)
         }
     })
@@ -171,15 +156,9 @@ fn requested_addresses(
     spec: &ServiceSpec,
 ) -> Result<Vec<IpAddr>, InvalidRequest> {
     const FIELD: &str = "spec.loadBalancerIP";
-    let annotation = one_of(
-        service,
-        [
-            ANNOTATION_LOAD_BALANCER_IPS,
-            ANNOTATION_METALLB_LOAD_BALANCER_IPS,
-        ],
-    )?
-    .map(|(place, text)| Ok((place, addresses(text, place)?)))
-    .transpose()?;
+    let annotation = one_of(service, &SPELLINGS_LOAD_BALANCER_IPS)?
+        .map(|(place, text)| Ok((place, addresses(text, place)?)))
+        .transpose()?;
     let field = spec
         .load_balancer_ip
         .as_deref()
@@ -210,17 +189,19 @@ fn addresses(text: &str, place: &'static str) -> Result<Vec<IpAddr>, InvalidRequ
         .collect()
 }
 
-/// The value of an annotation that has two spellings, and which one it was.
+/// The value of an annotation that has several spellings, and which one it was.
 fn one_of<'a>(
     service: &'a Service,
-    names: [&'static str; 2],
+    names: &[&'static str],
 ) -> Result<Option<(&'static str, &'a str)>, InvalidRequest> {
-    let [ours, theirs] = names.map(|name| Some((name, service.annotations().get(name)?.as_str())));
-    match (ours, theirs) {
-        (Some((first, a)), Some((second, b))) if a != b => {
-            Err(InvalidRequest::Contradiction { first, second })
-        }
-        (ours, theirs) => Ok(ours.or(theirs)),
+    let value = |name: &&'static str| Some((*name, service.annotations().get(*name)?.as_str()));
+    let mut found = names.iter().filter_map(value);
+    let Some((first, value)) = found.next() else {
+        return Ok(None);
+    };
+    match found.find(|(_, other)| *other != value) {
+        Some((second, _)) => Err(InvalidRequest::Contradiction { first, second }),
+        None => Ok(Some((first, value))),
     }
 }
 
@@ -295,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_asked_for_in_three_ways() {
+    fn addresses_are_asked_for_in_several_ways() {
         for (annotations, spec) in [
             (
                 json!({"herald.dev/loadBalancerIPs": "192.0.2.1, fd00::1"}),
@@ -303,6 +284,10 @@ mod tests {
             ),
             (
                 json!({"metallb.io/loadBalancerIPs": "192.0.2.1,fd00::1"}),
+                json!({}),
+            ),
+            (
+                json!({"metallb.universe.tf/loadBalancerIPs": "192.0.2.1,fd00::1"}),
                 json!({}),
             ),
         ] {
@@ -330,11 +315,11 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_sharing_are_read_in_both_spellings() {
+    fn keys_of_sharing_are_read_in_every_spelling() {
         let key = |annotations: serde_json::Value| {
             parse(&service(&annotations, &json!({})), BTreeMap::new()).map(|r| r.sharing_key)
         };
-        for name in ["herald.dev/allow-shared-ip", "metallb.io/allow-shared-ip"] {
+        for name in SPELLINGS_ALLOW_SHARED_IP {
             assert_eq!(key(json!({name: "web"})), Ok(Some("web".into())));
             assert_eq!(key(json!({name: ""})), Ok(None));
         }
