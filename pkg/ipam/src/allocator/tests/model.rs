@@ -38,17 +38,44 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..150)
 }
 
-fn pools() -> Vec<Pool> {
-    let rest = |pool: Pool| Pool {
+/// The rules of the two pools: which free address is given, and how much a namespace
+/// may have.
+type Rules = [(Selection, Limits); 2];
+
+fn rules() -> impl Strategy<Value = Rules> {
+    let selection = prop_oneof![
+        Just(Selection::FirstFit),
+        Just(Selection::Random),
+        Just(Selection::LeastRecentlyUsed),
+    ];
+    let limit = || proptest::option::weighted(0.3, 0u32..4);
+    let limits = (limit(), limit()).prop_map(|(addresses, services)| Limits {
+        addresses,
+        services,
+    });
+    let one = (selection, limits);
+    [one.clone(), one]
+}
+
+fn pools([first, second]: Rules) -> Vec<Pool> {
+    let ruled = |(selection, limits), pool: Pool| Pool {
         reuse_after: Duration::from_secs(REST),
+        selection,
+        limits,
         ..pool
     };
     vec![
-        rest(Pool {
-            priority: Some(1),
-            ..pool("first", &["192.0.2.254-192.0.3.1", "fd00::-fd00::3"])
-        }),
-        rest(pool("second", &["198.51.100.0/30", "fd01::-fd01::1"])),
+        ruled(
+            first,
+            Pool {
+                priority: Some(1),
+                ..pool("first", &["192.0.2.254-192.0.3.1", "fd00::-fd00::3"])
+            },
+        ),
+        ruled(
+            second,
+            pool("second", &["198.51.100.0/30", "fd01::-fd01::1"]),
+        ),
     ]
 }
 
@@ -61,7 +88,7 @@ fn addresses(pool: &Pool) -> Vec<IpAddr> {
         .collect()
 }
 
-/// A third of the Services have both families.
+/// A third of the Services have both families; every second is of another namespace.
 fn request(id: u8, key: u8, port: u16, local: bool, wish: Option<u8>) -> ServiceRequest {
     let families: &[IpFamily] = match id % 3 {
         0 => &[IpFamily::V4, IpFamily::V6],
@@ -69,13 +96,16 @@ fn request(id: u8, key: u8, port: u16, local: bool, wish: Option<u8>) -> Service
         _ => &[IpFamily::V6],
     };
     let wish = wish.and_then(|place| {
-        let all: Vec<IpAddr> = pools().iter().flat_map(addresses).collect();
+        let any = [(Selection::FirstFit, Limits::default()); 2];
+        let all: Vec<IpAddr> = pools(any).iter().flat_map(addresses).collect();
         let address = all[usize::from(place) % all.len()];
         families
             .contains(&IpFamily::of(&address))
             .then_some(address)
     });
+    let namespace = if id.is_multiple_of(2) { "default" } else { "other" };
     ServiceRequest {
+        key: ServiceKey::new(namespace, id.to_string()),
         // No key for some.
         sharing_key: (key > 0).then(|| key.to_string()),
         ports: vec![ServicePort {
@@ -96,14 +126,51 @@ fn request(id: u8, key: u8, port: u16, local: bool, wish: Option<u8>) -> Service
 }
 
 /// What is obvious: lists, searched from end to end.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Model {
+    pools: Vec<Pool>,
     held: BTreeMap<u8, (ServiceRequest, Vec<IpAddr>)>,
     freed: BTreeMap<IpAddr, u64>,
     now: u64,
 }
 
 impl Model {
+    fn new(rules: Rules) -> Self {
+        Self {
+            pools: pools(rules),
+            held: BTreeMap::new(),
+            freed: BTreeMap::new(),
+            now: 0,
+        }
+    }
+
+    /// Whether the namespace may have another address of a pool.
+    fn within_limits(
+        &self,
+        id: u8,
+        request: &ServiceRequest,
+        pool: &Pool,
+        address: &IpAddr,
+        beside: &[IpAddr],
+    ) -> bool {
+        let all = addresses(pool);
+        let others = self.held.iter().filter(|(other, (holder, held))| {
+            **other != id
+                && holder.key.namespace == request.key.namespace
+                && held.iter().any(|ip| all.contains(ip))
+        });
+        let mut services = 0;
+        let mut taken: BTreeSet<IpAddr> = beside.iter().copied().collect();
+        taken.insert(*address);
+        for (_, (_, held)) in others {
+            services += 1;
+            taken.extend(held);
+        }
+        taken.retain(|ip| all.contains(ip));
+        let fits = |limit: Option<u32>, count: usize| limit.is_none_or(|l| count <= l as usize);
+        fits(pool.limits.services, services + 1) && fits(pool.limits.addresses, taken.len())
+    }
+
     fn may_share(a: &ServiceRequest, b: &ServiceRequest) -> bool {
         a.sharing_key.is_some()
             && a.sharing_key == b.sharing_key
@@ -139,59 +206,86 @@ impl Model {
         pool: &Pool,
         family: IpFamily,
         kept: &[IpAddr],
+        beside: &[IpAddr],
     ) -> Option<IpAddr> {
         let mut all = addresses(pool);
         all.retain(|ip| IpFamily::of(ip) == family);
-        let own = kept.iter().find(|ip| all.contains(ip));
+        if let Some(own) = kept.iter().find(|ip| all.contains(ip)) {
+            return Some(*own);
+        }
         let shared = || {
             all.iter()
                 .find(|ip| self.others_have(id, ip) && self.fits(id, request, ip))
         };
         let untaken = |ip: &&IpAddr| self.held.values().all(|(_, held)| !held.contains(ip));
-        let rests = |ip: &IpAddr| self.freed.get(ip).is_some_and(|at| self.now - at < REST);
-        let fresh = || all.iter().filter(untaken).find(|ip| !rests(ip));
+        let used = pool.selection == Selection::LeastRecentlyUsed;
+        let rests = |ip: &IpAddr| {
+            let freed = self.freed.get(ip);
+            freed.is_some_and(|at| used || self.now - at < REST)
+        };
+        let first = match pool.selection {
+            Selection::Random if !all.is_empty() => {
+                let place = crate::stock::hash(&request.uid) % all.len() as u128;
+                usize::try_from(place).unwrap()
+            }
+            _ => 0,
+        };
+        let from_there = all[first..].iter().chain(&all[..first]);
+        let fresh = || from_there.filter(untaken).find(|ip| !rests(ip));
         let oldest = || {
             let resting = all.iter().filter(untaken).filter(|ip| rests(ip));
             resting.min_by_key(|ip| (self.freed[*ip], **ip))
         };
-        own.or_else(shared).or_else(fresh).or_else(oldest).copied()
+        let found = shared().or_else(fresh).or_else(oldest).copied();
+        let beside = [kept, beside].concat();
+        found.filter(|ip| self.within_limits(id, request, pool, ip, &beside))
+    }
+
+    /// An address of each family from a pool; some are given already.
+    fn pick_all(
+        &self,
+        id: u8,
+        request: &ServiceRequest,
+        pool: &Pool,
+        kept: &[IpAddr],
+        wish: Option<IpAddr>,
+    ) -> Option<Vec<IpAddr>> {
+        let mut beside: Vec<IpAddr> = wish.into_iter().collect();
+        let mut all = Vec::new();
+        for family in &request.ip_families {
+            let wished = wish.filter(|wish| IpFamily::of(wish) == *family);
+            let pick = || self.pick(id, request, pool, *family, kept, &beside);
+            let address = wished.or_else(pick)?;
+            beside.push(address);
+            all.push(address);
+        }
+        Some(all)
     }
 
     fn decide(&self, id: u8, request: &ServiceRequest) -> Option<Vec<IpAddr>> {
-        let pools = pools();
+        let pools = &self.pools;
         let held = self.has(id);
         let kept: Vec<IpAddr> = held
             .iter()
             .filter(|ip| self.fits(id, request, ip))
             .copied()
             .collect();
-        let all = |pool: &Pool| -> Option<Vec<IpAddr>> {
-            let families = request.ip_families.iter();
-            families
-                .map(|family| self.pick(id, request, pool, *family, &kept))
-                .collect()
-        };
+        let all = |pool: &Pool| self.pick_all(id, request, pool, &kept, None);
         let pool_of = |ip: &IpAddr| pools.iter().find(|pool| addresses(pool).contains(ip));
         if let Some(wish) = request.requested_addresses.first() {
-            if !kept.contains(wish) && !self.fits(id, request, wish) {
-                return None;
-            }
             let home = pool_of(wish).unwrap();
-            let families = request.ip_families.iter();
-            return families
-                .map(|family| {
-                    if *family == IpFamily::of(wish) {
-                        return Some(*wish);
-                    }
-                    self.pick(id, request, home, *family, &kept)
-                })
-                .collect();
+            let free = kept.contains(wish)
+                || (self.fits(id, request, wish)
+                    && self.within_limits(id, request, home, wish, &kept));
+            return self
+                .pick_all(id, request, home, &kept, Some(*wish))
+                .filter(|_| free);
         }
         if kept.len() == request.ip_families.len() {
             return Some(kept);
         }
         let home = kept.first().and_then(pool_of);
-        home.into_iter().chain(&pools).find_map(all)
+        home.into_iter().chain(pools).find_map(all)
     }
 
     fn set(&mut self, id: u8, request: Option<ServiceRequest>, addresses: Vec<IpAddr>) {
@@ -217,7 +311,7 @@ fn texts(addresses: &[IpAddr]) -> Vec<String> {
 
 /// What a new operator finds.
 fn restarted(model: &Model, before: &Allocator) -> Allocator {
-    let mut after = allocator(pools());
+    let mut after = allocator(model.pools.clone());
     for (request, held) in model.held.values() {
         after.adopt(request, held, at(model.now)).unwrap();
     }
@@ -231,15 +325,15 @@ fn restarted(model: &Model, before: &Allocator) -> Allocator {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     /// Over any history, restarts in it, every answer is the slow model's, and
     /// the counts add up. Another replica that sees what stands in the API gives
     /// the same answer to the next question.
     #[test]
-    fn the_allocator_answers_as_a_slow_model(steps in steps()) {
-        let mut allocator = allocator(pools());
-        let mut model = Model::default();
+    fn the_allocator_answers_as_a_slow_model(steps in steps(), rules in rules()) {
+        let mut model = Model::new(rules);
+        let mut allocator = allocator(model.pools.clone());
         for step in steps {
             match step {
                 Step::Ask(id, key, port, local, wish) => {
@@ -270,7 +364,7 @@ proptest! {
             for (id, (_, held)) in &model.held {
                 prop_assert_eq!(&allocator.held(&format!("uid-{id}")), held);
             }
-            for (pool, report) in pools().iter().zip(allocator.reports()) {
+            for (pool, report) in model.pools.iter().zip(allocator.reports()) {
                 let all = addresses(pool);
                 let taken: BTreeSet<&IpAddr> = model
                     .held

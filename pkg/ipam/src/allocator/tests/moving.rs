@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::PoolState;
 
@@ -199,4 +201,106 @@ fn families_come_from_two_pools_where_two_are_named() {
     };
     let apart = serve(&mut allocator, &unnamed).unwrap_err();
     assert_eq!(apart.reason(), "AddressOutsidePools");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Ask(u8),
+    Leave(u8),
+    Wait(u64),
+    /// Looks at those whose turn it is, as the operator does.
+    Turn,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        2 => (0u8..6).prop_map(Step::Ask),
+        1 => (0u8..6).prop_map(Step::Leave),
+        2 => (0u64..40).prop_map(Step::Wait),
+        4 => Just(Step::Turn),
+    ];
+    proptest::collection::vec(step, 1..80)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// However Services come and go while a pool is drained: nobody is without an address
+    /// for a moment, nobody has another's, an address stays for the overlap, not more than
+    /// one Service is moved in an interval, and in the end the pool is as empty as the
+    /// room elsewhere allows.
+    #[test]
+    fn a_pool_is_drained_make_before_break(room in 0u8..8, steps in steps()) {
+        let mut allocator = allocator(vec![old()]);
+        let mut here: BTreeSet<u8> = (0..6).collect();
+        for id in 0..6 {
+            serve(&mut allocator, &v4(&id.to_string())).unwrap();
+        }
+        let next = if room == 0 {
+            pool("new", &["fd01::/120"])
+        } else {
+            new(room - 1)
+        };
+        allocator.set_pools(vec![draining(old()), next]);
+        let mut now = 0;
+        let mut moved_at: Vec<u64> = Vec::new();
+        // When each left the old pool, and which address it had there.
+        let mut moved: BTreeMap<u8, (u64, IpAddr)> = BTreeMap::new();
+        let end = (0..40).flat_map(|_| [Step::Turn, Step::Wait(10)]);
+        for step in steps.into_iter().chain(end) {
+            let looked_at: Vec<u8> = match step {
+                Step::Ask(id) => vec![id],
+                Step::Leave(id) => {
+                    allocator.withdraw(&format!("uid-{id}"));
+                    allocator.release(&format!("uid-{id}"), at(now));
+                    here.remove(&id);
+                    moved.remove(&id);
+                    vec![]
+                }
+                Step::Wait(seconds) => {
+                    now += seconds;
+                    vec![]
+                }
+                Step::Turn => {
+                    let due = allocator.due(at(now)).services;
+                    due.iter().map(|key| key.name.parse().unwrap()).collect()
+                }
+            };
+            for id in looked_at {
+                let uid = format!("uid-{id}");
+                let before = allocator.held(&uid);
+                let asked = serve_at(&mut allocator, &v4(&id.to_string()), at(now));
+                let after = allocator.held(&uid);
+                if asked.is_ok() {
+                    here.insert(id);
+                }
+                prop_assert!(before.is_empty() || !after.is_empty(), "{} lost its address", id);
+                let of_old = |ip: &&IpAddr| allocator.pool_of(ip) == Some("old");
+                let was = before.first().filter(of_old);
+                if let (Some(was), Some(is)) = (was, after.first())
+                    && was != is
+                {
+                    prop_assert!(after.contains(was), "{} lost {} at once", id, was);
+                    moved.insert(id, (now, *was));
+                    moved_at.push(now);
+                }
+                if let Some((since, address)) = moved.get(&id) {
+                    let stays = now < since + OVERLAP;
+                    prop_assert_eq!(after.contains(address), stays, "{} of {}", address, id);
+                }
+            }
+            let mut taken = BTreeSet::new();
+            for id in 0..6 {
+                for address in allocator.held(&format!("uid-{id}")) {
+                    prop_assert!(taken.insert(address), "{} is given twice", address);
+                }
+            }
+        }
+        prop_assert!(moved_at.windows(2).all(|pair| pair[1] >= pair[0] + 10), "{:?}", moved_at);
+        let left = here.iter().filter(|id| {
+            let held = allocator.held(&format!("uid-{id}"));
+            held.iter().any(|ip| allocator.pool_of(ip) == Some("old"))
+        });
+        prop_assert_eq!(left.count(), here.len().saturating_sub(usize::from(room)));
+    }
 }
