@@ -13,6 +13,8 @@
 
 mod conditions;
 mod controller;
+#[cfg(test)]
+mod crash_tests;
 mod endpoints;
 mod events;
 mod fenced;
@@ -29,7 +31,11 @@ mod reconcile;
 #[cfg(test)]
 mod reconcile_tests;
 mod request;
+#[cfg(test)]
+mod simulated;
 mod stores;
+#[cfg(test)]
+mod upgrade_tests;
 mod writer;
 
 use std::sync::Arc;
