@@ -13,6 +13,7 @@ mod bgp_bench;
 mod bgp_matrix;
 mod cloud;
 mod exposing;
+mod external_source;
 mod failover;
 mod fencing;
 mod frames;
@@ -150,6 +151,14 @@ pub static ALL: &[Scenario] = &[
                 created: no address is given twice, and nothing of a former leader is written",
         isolation: Own,
         run: run!(fencing::stopped),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "external-source",
+        title: "a pool whose addresses a source outside gives: asked, killed in it, away, forgetful, \
+                and given back to the last",
+        isolation: Own,
+        run: run!(external_source::external_source),
         ..Scenario::BASE
     },
     Scenario {
