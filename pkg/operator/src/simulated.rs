@@ -90,7 +90,7 @@ impl World {
 
 /// RFC 7396.
 fn merge(object: &mut Value, patch: &Value) {
-    let (Value::Object(fields), true) = (patch, patch.is_object()) else {
+    let Value::Object(fields) = patch else {
         *object = patch.clone();
         return;
     };
