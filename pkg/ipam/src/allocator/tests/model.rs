@@ -103,7 +103,11 @@ fn request(id: u8, key: u8, port: u16, local: bool, wish: Option<u8>) -> Service
             .contains(&IpFamily::of(&address))
             .then_some(address)
     });
-    let namespace = if id.is_multiple_of(2) { "default" } else { "other" };
+    let namespace = if id.is_multiple_of(2) {
+        "default"
+    } else {
+        "other"
+    };
     ServiceRequest {
         key: ServiceKey::new(namespace, id.to_string()),
         // No key for some.
