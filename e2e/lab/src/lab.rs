@@ -39,7 +39,8 @@ pub const FAKECLOUD_PORT: u16 = 8090;
 /// What a lab is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabSpec {
-    /// Nodes `n1`, `n2`, ...
+    /// Nodes `n1`, `n2`, ... With none there is no cluster: networks, clients and
+    /// routers only.
     pub nodes: u8,
     /// Clients `c1`, `c2`, ... outside the cluster.
     pub clients: u8,
@@ -80,6 +81,11 @@ impl Default for LabSpec {
 }
 
 impl LabSpec {
+    /// Whether there is a cluster.
+    pub const fn has_cluster(&self) -> bool {
+        self.nodes > 0
+    }
+
     /// How many routers there are.
     pub fn router_count(&self) -> u8 {
         u8::try_from(self.routers.len()).unwrap_or(u8::MAX)
@@ -104,8 +110,8 @@ struct State {
 }
 
 impl Lab {
-    /// Builds the networks and starts the control plane and the nodes; returns
-    /// when every node is Ready. Runs inside namespaces made by
+    /// Builds the networks and starts the control plane and the nodes, if there are
+    /// nodes; returns when every node is Ready. Runs inside namespaces made by
     /// [`crate::isolate`].
     pub async fn start(spec: LabSpec) -> Result<Self> {
         isolate::furnish()?;
@@ -114,7 +120,11 @@ impl Lab {
             eprintln!("lab: {what} after {:.1} s", begin.elapsed().as_secs_f64());
         };
         fs::create_dir_all(&spec.logs).with_context(|| format!("make {}", spec.logs.display()))?;
-        let programs = assets::ensure()?;
+        let programs = if spec.has_cluster() {
+            assets::ensure()?
+        } else {
+            Programs::default()
+        };
         network::build(&spec)?;
         say("networks ready");
         let control_plane = ControlPlane::prepare(
@@ -123,7 +133,9 @@ impl Lab {
             &spec.logs,
             &programs,
         )?;
-        control_plane.start()?;
+        if spec.has_cluster() {
+            control_plane.start()?;
+        }
         let state = State {
             spec: spec.clone(),
             control_plane,
@@ -135,6 +147,9 @@ impl Lab {
             kube: client(&state.control_plane).await?,
             state,
         };
+        if !lab.spec.has_cluster() {
+            return Ok(lab);
+        }
         lab.api_server_ready().await?;
         say("API server ready");
         lab.state.control_plane.start_controllers()?;

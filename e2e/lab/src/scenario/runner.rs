@@ -57,7 +57,7 @@ pub(super) async fn run(options: &Options) -> Result<Summary> {
         .collect();
 
     let groups = groups(scenarios::ALL, runnable);
-    if !groups.is_empty() {
+    if groups.iter().any(|group| group.needs.nodes > 0) {
         // Built once, outside of the labs, which have no way to fetch anything.
         tokio::task::spawn_blocking(assets::ensure).await??;
     }

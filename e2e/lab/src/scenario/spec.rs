@@ -92,7 +92,7 @@ pub enum Isolation {
 /// What a lab must offer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Needs {
-    /// Nodes of the cluster.
+    /// Nodes of the cluster; none: no cluster.
     pub nodes: u8,
     /// Clients outside of it.
     pub clients: u8,
@@ -123,15 +123,18 @@ impl fmt::Display for Needs {
             Families::Ipv6 => "IPv6",
             Families::Dual => "dual-stack",
         };
-        write!(
-            f,
-            "{} nodes, {} client{}, {families}, {}, {}",
-            self.nodes,
-            self.clients,
-            if self.clients == 1 { "" } else { "s" },
-            self.proxy_mode,
-            self.overlay.name()
-        )?;
+        let plural = if self.clients == 1 { "" } else { "s" };
+        let clients = self.clients;
+        if self.nodes == 0 {
+            write!(f, "no cluster, {clients} client{plural}, {families}")?;
+        } else {
+            let (nodes, mode) = (self.nodes, self.proxy_mode);
+            let overlay = self.overlay.name();
+            write!(
+                f,
+                "{nodes} nodes, {clients} client{plural}, {families}, {mode}, {overlay}"
+            )?;
+        }
         for (i, software) in self.routers.iter().enumerate() {
             let before = if i == 0 { "routers" } else { "and" };
             write!(f, ", {before} {software}")?;
@@ -147,7 +150,7 @@ pub struct Scenario {
     pub name: &'static str,
     /// What holds when it passes, in a sentence.
     pub title: &'static str,
-    /// Nodes of the cluster.
+    /// Nodes of the cluster; none: no cluster, for what is shown without Kubernetes.
     pub nodes: u8,
     /// Clients outside of it.
     pub clients: u8,
