@@ -128,6 +128,8 @@ enum Command {
     Announce { settings: String },
     #[command(name = announcer::sink::SUBCOMMAND, hide = true)]
     Sink { settings: String },
+    #[command(name = announcer::hostile::SUBCOMMAND, hide = true)]
+    HostilePeer { settings: String },
     #[command(name = router::SUBCOMMAND, hide = true)]
     Router {
         software: Software,
@@ -303,6 +305,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::PeersHere(peers) => runtime()?.block_on(peers.run())?,
         Command::Announce { settings } => runtime()?.block_on(announcer::run(&settings))?,
         Command::Sink { settings } => runtime()?.block_on(announcer::sink::run(&settings))?,
+        Command::HostilePeer { settings } => {
+            runtime()?.block_on(announcer::hostile::run(&settings))?;
+        }
         Command::Scenario(args) => return runtime()?.block_on(args.run()),
         Command::Bench(args) => return runtime()?.block_on(args.bench()),
         Command::Demo => return demo::run(&scenario::default_logs()?.join("demo")),

@@ -134,6 +134,13 @@ fn configure(spec: &LabSpec, host: Host) -> Result<()> {
             ("net/ipv6/conf/default/forwarding", "1"),
         ]);
     }
+    if matches!(host, Host::Router(_)) {
+        // Of several paths a flow has one, by its ports too, as on hardware.
+        sysctls.extend([
+            ("net/ipv4/fib_multipath_hash_policy", "1"),
+            ("net/ipv6/fib_multipath_hash_policy", "1"),
+        ]);
+    }
     let mut script = String::from("set -e\n");
     for (key, value) in sysctls {
         writeln!(script, "echo {value} > /proc/sys/{key}")?;

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
@@ -11,6 +11,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::{Order, Report, SUBCOMMAND, Settings};
+use crate::scenario::wait;
 use crate::{isolate, process, vm};
 
 /// Longest wait for a report.
@@ -25,21 +26,35 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// Starts one on a host.
-    pub fn start(host: &str, settings: &Settings) -> Result<Self> {
+    /// Starts one on a host, one at a time; returns when it listens.
+    pub async fn start(host: &str, settings: &Settings) -> Result<Self> {
+        let name = format!("announcer-{host}");
+        // One that was dropped has the port until it is gone.
+        wait::until(&format!("the former {name} to end"), || async {
+            let found = process::find(process::PROCESS, &name);
+            ensure!(!found.iter().any(process::Found::runs), "it runs");
+            Ok(())
+        })
+        .await?;
         let mut command = Command::from(process::in_host(Some(host), &isolate::own_path()?));
         command
             .args([SUBCOMMAND, &serde_json::to_string(settings)?])
+            .env(process::PROCESS, &name)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
         let mut child = command.spawn().context("start the announcer")?;
         let output = child.stdout.take().context("standard output is piped")?;
-        Ok(Self {
+        let mut this = Self {
             orders: child.stdin.take().context("standard input is piped")?,
             reports: BufReader::new(output).lines(),
             child,
+        };
+        this.report("it to listen", |report| {
+            matches!(report, Report::Listening).then_some(())
         })
+        .await?;
+        Ok(this)
     }
 
     /// Gives an order; it is carried out some time later.

@@ -6,8 +6,10 @@
 //! what happens on its standard output ([`Report`]), and ends with its input.
 
 mod handle;
+pub mod hostile;
 mod run;
 pub mod sink;
+mod wire;
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -48,8 +50,17 @@ pub struct Peer {
     pub v4: bool,
     /// Speak IPv6.
     pub v6: bool,
-    /// The hold time that is offered, in seconds.
+    /// The hold time that is offered, in seconds; 0 for none.
     pub hold: u16,
+    /// After so many seconds in which it reads nothing the session ends
+    /// (RFC 9687); none: as `pkg/bgp` has it.
+    pub send_hold: Option<u16>,
+    /// TCP MD5 (RFC 2385).
+    pub password: Option<String>,
+    /// How many hops away it may be.
+    pub hops: u8,
+    /// Accept only what comes from no further than `hops` (RFC 5082).
+    pub ttl_security: bool,
     /// How long it should keep our routes when we restart, in seconds.
     pub graceful_restart: Option<u16>,
 }
@@ -112,6 +123,8 @@ pub enum Order {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
+    /// It listens.
+    Listening,
     /// A session is up.
     Up {
         /// With whom.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,9 @@ use herald_bgp::{
     ConnectionId, Drain, Families, Family, Input, Offer, Output, PathAttributes, PeerAs,
     PeerConfig, PeerId, Peers, Speaker,
 };
+use herald_net::{BgpListener, Dial, Distance};
 use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::{Order, Peer, Report, Routes, Settings};
@@ -48,6 +49,7 @@ pub async fn run(settings: &str) -> Result<()> {
     let settings: Settings = serde_json::from_str(settings).context("read the settings")?;
     let (tell, mut news) = mpsc::unbounded_channel();
     listen(&settings, &tell)?;
+    say(&Report::Listening);
     orders(tell.clone());
     let now = Instant::now();
     let mut running = Running {
@@ -96,11 +98,11 @@ pub async fn run(settings: &str) -> Result<()> {
 fn config(asn: u32, id: std::net::Ipv4Addr, peer: &Peer) -> PeerConfig {
     let mut config = PeerConfig::new(asn, PeerAs::Exactly(peer.asn), id);
     config.passive = peer.passive;
-    config.hold_time = Duration::from_secs(peer.hold.into());
+    let seconds = |count: u16| Duration::from_secs(count.into());
+    config.hold_time = seconds(peer.hold);
+    config.send_hold_time = peer.send_hold.map(seconds);
     config.connect_retry = Duration::from_secs(2);
-    config.graceful_restart = peer
-        .graceful_restart
-        .map(|seconds| Duration::from_secs(seconds.into()));
+    config.graceful_restart = peer.graceful_restart.map(seconds);
     config.families = match (peer.v4, peer.v6) {
         (true, true) => Families::BOTH,
         (false, true) => Family::Ipv6.into(),
@@ -110,30 +112,31 @@ fn config(asn: u32, id: std::net::Ipv4Addr, peer: &Peer) -> PeerConfig {
 }
 
 fn listen(settings: &Settings, tell: &mpsc::UnboundedSender<News>) -> Result<()> {
-    let mut sources: Vec<IpAddr> = settings.peers.iter().map(|peer| peer.source).collect();
-    sources.sort_unstable();
-    sources.dedup();
-    for source in sources {
-        let socket = if source.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
-        };
-        socket.set_reuseaddr(true)?;
-        socket
-            .bind(SocketAddr::new(source, PORT))
-            .with_context(|| format!("listen at {source}, port {PORT}"))?;
-        let listener: TcpListener = socket.listen(64)?;
-        let tell = tell.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, from)) = listener.accept().await {
-                if tell.send(News::Accepted(stream, from)).is_err() {
-                    break;
-                }
-            }
-        });
+    let listener = BgpListener::open(PORT, None)?;
+    for peer in &settings.peers {
+        if let Some(password) = &peer.password {
+            listener
+                .set_password(peer.address, None, Some(password.as_bytes()))
+                .with_context(|| format!("set the password of {}", peer.address))?;
+        }
     }
+    let tell = tell.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, from)) = listener.accept().await {
+            if tell.send(News::Accepted(stream, from)).is_err() {
+                break;
+            }
+        }
+    });
     Ok(())
+}
+
+const fn distance(peer: &Peer) -> Distance {
+    if peer.ttl_security {
+        Distance::Secured(peer.hops)
+    } else {
+        Distance::Hops(peer.hops)
+    }
 }
 
 fn orders(tell: mpsc::UnboundedSender<News>) {
@@ -167,6 +170,9 @@ impl Running {
                 let Some((&id, peer)) = found else {
                     return Ok(());
                 };
+                if herald_net::settle(&stream, distance(peer), Duration::ZERO).is_err() {
+                    return Ok(());
+                }
                 if let Some(connection) = self.speaker.accept(id, peer.source, now) {
                     self.keep(id, connection, stream);
                 }
@@ -220,7 +226,6 @@ impl Running {
     }
 
     fn keep(&mut self, id: PeerId, connection: ConnectionId, stream: TcpStream) {
-        let _ = stream.set_nodelay(true);
         let (mut read, write) = stream.into_split();
         let writer = Arc::new(Writer {
             stream: std::sync::Mutex::new(Some(write)),
@@ -243,19 +248,17 @@ impl Running {
         let Some(peer) = self.peers.get(&id).cloned() else {
             return;
         };
+        let dial = Dial {
+            peer: SocketAddr::new(peer.address, PORT),
+            source: Some(peer.source),
+            device: None,
+            password: peer.password.as_ref().map(|p| p.clone().into_bytes()),
+            distance: distance(&peer),
+            user_timeout: Duration::ZERO,
+        };
         let tell = self.tell.clone();
         tokio::spawn(async move {
-            let dialled = async {
-                let socket = if peer.source.is_ipv4() {
-                    TcpSocket::new_v4()?
-                } else {
-                    TcpSocket::new_v6()?
-                };
-                socket.bind(SocketAddr::new(peer.source, 0))?;
-                socket.connect(SocketAddr::new(peer.address, PORT)).await
-            }
-            .await
-            .map_err(|error: std::io::Error| error.to_string());
+            let dialled = herald_net::dial(&dial).await.map_err(|e| e.to_string());
             let _ = tell.send(News::Dialled(id, connection, dialled));
         });
     }

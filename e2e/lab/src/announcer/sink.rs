@@ -10,6 +10,8 @@ use herald_bgp::HEADER;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpSocket;
 
+use super::wire;
+
 /// Name of the hidden subcommand that calls [`run`].
 pub const SUBCOMMAND: &str = "__sink";
 
@@ -51,7 +53,11 @@ pub async fn run(settings: &str) -> Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_mins(2)))?;
-    stream.write_all(&open(&sink)?)?;
+    let IpAddr::V4(id) = sink.source else {
+        bail!("the sink speaks IPv4");
+    };
+    stream.write_all(&wire::Open::new(sink.asn, id).message())?;
+    let keepalive = wire::message(wire::KEEPALIVE, &[]);
     let mut count = Count::default();
     let mut buffer = Vec::with_capacity(1 << 20);
     let mut piece = vec![0; 1 << 16];
@@ -60,9 +66,11 @@ pub async fn run(settings: &str) -> Result<()> {
         ensure!(taken > 0, "the speaker closed the connection: {count:?}");
         buffer.extend_from_slice(&piece[..taken]);
         let mut at = 0;
-        while let Some(message) = whole(&buffer[at..]) {
+        while let Some(message) = wire::whole(&buffer[at..]) {
             at += message.len();
-            count.take(message, &mut stream, sink.prefixes)?;
+            if count.take(message, sink.prefixes)? {
+                stream.write_all(&keepalive)?;
+            }
         }
         buffer.drain(..at);
     }
@@ -78,20 +86,21 @@ struct Count {
 }
 
 impl Count {
-    fn take(&mut self, message: &[u8], stream: &mut impl std::io::Write, all: u32) -> Result<()> {
+    /// Takes a message in; whether a KEEPALIVE is due.
+    fn take(&mut self, message: &[u8], all: u32) -> Result<bool> {
         let body = &message[HEADER..];
         match message[HEADER - 1] {
-            1 => {
-                stream.write_all(&keepalive())?;
-                self.established = now()?;
+            wire::OPEN => self.established = now()?,
+            wire::UPDATE => {
+                self.update(body, all)?;
+                return Ok(false);
             }
-            2 => self.update(body, all)?,
-            3 => bail!("the speaker ended the session: {body:?}"),
-            // So that neither side's hold time ends it.
-            4 => stream.write_all(&keepalive())?,
-            _ => {}
+            wire::NOTIFICATION => bail!("the speaker ended the session: {body:?}"),
+            // Answered, so that neither side's hold time ends it.
+            wire::KEEPALIVE => {}
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn update(&mut self, body: &[u8], all: u32) -> Result<()> {
@@ -121,12 +130,6 @@ impl Count {
     }
 }
 
-/// The first message, if it is all there.
-fn whole(bytes: &[u8]) -> Option<&[u8]> {
-    let length = usize::from(u16::from_be_bytes([*bytes.get(16)?, *bytes.get(17)?]));
-    bytes.get(..length.max(HEADER))
-}
-
 /// What its length in front says, and what is behind.
 fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = usize::from(u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?]));
@@ -141,34 +144,6 @@ fn prefixes(mut bytes: &[u8]) -> Result<u32> {
         count += 1;
     }
     Ok(count)
-}
-
-/// An OPEN (RFC 4271 §4.2) for IPv4 unicast with a four-octet AS, 180 s of hold
-/// time, and messages of 4096 octets.
-fn open(sink: &Sink) -> Result<Vec<u8>> {
-    let IpAddr::V4(id) = sink.source else {
-        bail!("the sink speaks IPv4");
-    };
-    let asn = sink.asn.to_be_bytes();
-    let capabilities = [&[1, 4, 0, 1, 0, 1, 65, 4, 0, 0][..], &asn].concat();
-    let parameter = [&[2, u8::try_from(capabilities.len())?][..], &capabilities].concat();
-    let body = [
-        &[4][..],
-        &asn,
-        &180_u16.to_be_bytes(),
-        &id.octets(),
-        &[u8::try_from(parameter.len())?],
-        &parameter,
-    ]
-    .concat();
-    let length = u16::try_from(HEADER + body.len())?;
-    Ok([&[0xff; 16][..], &length.to_be_bytes(), &[1], &body].concat())
-}
-
-fn keepalive() -> Vec<u8> {
-    let mut message = Vec::new();
-    herald_bgp::encode_keepalive(&mut message);
-    message
 }
 
 fn now() -> Result<f64> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -147,15 +148,16 @@ fn settings(text: &mut String, neighbor: &Neighbor) -> Result<()> {
 }
 
 async fn vtysh(router: &Router, command: &str) -> Result<String> {
+    commands(router, &[command]).await
+}
+
+/// Several commands, one after the other.
+async fn commands(router: &Router, all: &[&str]) -> Result<String> {
     let directory = router.path("");
-    let arguments = [
-        "--config_dir",
-        &directory,
-        "--vty_socket",
-        &directory,
-        "-c",
-        command,
-    ];
+    let mut arguments = vec!["--config_dir", &directory, "--vty_socket", &directory];
+    for command in all {
+        arguments.extend(["-c", command]);
+    }
     router.ask("vtysh", &arguments).await
 }
 
@@ -170,6 +172,29 @@ pub(super) async fn reset(router: &Router) -> Result<()> {
 
 pub(super) async fn refresh(router: &Router) -> Result<()> {
     vtysh(router, "clear bgp * soft in").await.map(drop)
+}
+
+pub(super) async fn shut_down(router: &Router, neighbor: IpAddr) -> Result<()> {
+    let said = json(router, "show bgp summary json").await?;
+    let asn = said["ipv4Unicast"]["as"].as_u64();
+    let asn = asn.context("it has an AS")?;
+    commands(
+        router,
+        &[
+            "configure terminal",
+            &format!("router bgp {asn}"),
+            &format!("neighbor {neighbor} shutdown"),
+        ],
+    )
+    .await
+    .map(drop)
+}
+
+pub(super) async fn prefixes_received(router: &Router) -> Result<u64> {
+    let said = json(router, "show bgp summary json").await?;
+    let peers = said["ipv4Unicast"]["peers"].as_object();
+    let counts = peers.into_iter().flatten().map(|(_, peer)| &peer["pfxRcd"]);
+    Ok(counts.filter_map(Value::as_u64).sum())
 }
 
 pub(super) async fn sessions(router: &Router) -> Result<Vec<SessionState>> {

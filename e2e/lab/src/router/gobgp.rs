@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -100,10 +101,11 @@ async fn neighbors(router: &Router) -> Result<Vec<String>> {
 }
 
 pub(super) async fn reset(router: &Router) -> Result<()> {
+    // Its own `reset` is followed by half a minute of rest.
     for neighbor in neighbors(router).await? {
-        router
-            .ask("gobgp", &["neighbor", &neighbor, "reset"])
-            .await?;
+        for word in ["disable", "enable"] {
+            router.ask("gobgp", &["neighbor", &neighbor, word]).await?;
+        }
     }
     Ok(())
 }
@@ -115,6 +117,24 @@ pub(super) async fn refresh(router: &Router) -> Result<()> {
             .await?;
     }
     Ok(())
+}
+
+pub(super) async fn shut_down(router: &Router, neighbor: IpAddr) -> Result<()> {
+    let words = ["neighbor", &neighbor.to_string(), "disable"];
+    router.ask("gobgp", &words).await.map(drop)
+}
+
+/// ```text
+/// Table afi:AFI_IP safi:SAFI_UNICAST
+/// Destination: 100000, Path: 100000
+/// ```
+pub(super) async fn prefixes_received(router: &Router) -> Result<u64> {
+    let said = router.ask("gobgp", &["global", "rib", "summary"]).await?;
+    let count = said.split("Path: ").nth(1).and_then(|rest| {
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
+        digits?.parse().ok()
+    });
+    count.with_context(|| format!("a number of paths in {said:?}"))
 }
 
 pub(super) async fn sessions(router: &Router) -> Result<Vec<SessionState>> {

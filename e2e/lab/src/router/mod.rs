@@ -106,7 +106,7 @@ pub struct SessionState {
 }
 
 /// A router of the lab.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Router {
     name: String,
     /// What runs there.
@@ -213,10 +213,25 @@ impl Router {
         }
     }
 
-    /// Withdraws its own hosts ([`Announces::hosts_v4`]); BIRD only.
-    pub async fn withdraw_hosts(&self) -> Result<()> {
-        ensure!(self.software == Software::Bird, "{self} keeps its hosts");
-        bird::withdraw_hosts(self).await
+    /// How many IPv4 prefixes its neighbours have sent it; not for BIRD.
+    pub async fn prefixes_received(&self) -> Result<u64> {
+        match self.software {
+            Software::Frr => frr::prefixes_received(self).await,
+            Software::Gobgp => gobgp::prefixes_received(self).await,
+            Software::Openbgpd => openbgpd::prefixes_received(self).await,
+            Software::Bird => anyhow::bail!("{self} is not asked for what it has learnt"),
+        }
+    }
+
+    /// Takes away what its routes come from: its own hosts ([`Announces::hosts_v4`]) in
+    /// BIRD, in the others the session with the neighbour that they learn them from.
+    pub async fn lose_routes(&self, from: IpAddr) -> Result<()> {
+        match self.software {
+            Software::Bird => bird::withdraw_hosts(self).await,
+            Software::Frr => frr::shut_down(self, from).await,
+            Software::Gobgp => gobgp::shut_down(self, from).await,
+            Software::Openbgpd => openbgpd::shut_down(self, from).await,
+        }
     }
 
     /// What it has learnt, sorted.

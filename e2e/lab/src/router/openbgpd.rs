@@ -1,6 +1,7 @@
 //! `OpenBGPD`: one program that forks, asked by bgpctl, which answers in JSON.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -91,6 +92,18 @@ pub(super) async fn refresh(router: &Router) -> Result<()> {
         bgpctl(router, &["neighbor", &session.neighbor, "refresh"]).await?;
     }
     Ok(())
+}
+
+pub(super) async fn shut_down(router: &Router, neighbor: IpAddr) -> Result<()> {
+    let words = ["neighbor", &neighbor.to_string(), "down"];
+    bgpctl(router, &words).await.map(drop)
+}
+
+pub(super) async fn prefixes_received(router: &Router) -> Result<u64> {
+    let said = json(router, &["show", "neighbor"]).await?;
+    let neighbors = said["neighbors"].as_array().into_iter().flatten();
+    let counts = neighbors.map(|neighbor| &neighbor["stats"]["prefixes"]["received"]);
+    Ok(counts.filter_map(Value::as_u64).sum())
 }
 
 pub(super) async fn sessions(router: &Router) -> Result<Vec<SessionState>> {

@@ -9,106 +9,151 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use super::bgp_fabric::address;
 use super::bgp_matrix::{OURS, THEIRS, routers};
 use crate::announcer::sink::{self, Seen, Sink};
 use crate::announcer::{Announcer, Order, Peer, Routes, Settings};
 use crate::plan::Host;
 use crate::router::{Announces, Neighbor, Router, RouterConfig, Software};
-use crate::scenario::{Context, wait};
+use crate::scenario::{Context, statistics, wait};
 use crate::{isolate, process};
 
 const PREFIXES: u32 = 100_000;
-/// How often each is measured; the median counts.
-const ROUNDS: usize = 5;
+/// Prefixes of the table whose memory is measured.
+const MANY: u32 = 1_000_000;
+/// How often each is measured, unless told otherwise; the median counts.
+const ROUNDS: u32 = 5;
 /// AS of the peer that is told.
 const SINK: u16 = 64_600;
 /// Where the peer is, and where Herald's engine is.
 const SINK_HOST: &str = "c1";
-const OUR_HOST: &str = "n1";
+const OUR_HOST: &str = "c2";
 
-/// A table of 100,000 hosts to a newly established peer, and all withdrawn.
+/// What a sender took, in seconds, a value for each round.
+#[derive(Debug, Default)]
+struct Taken {
+    /// From the session's start to the last prefix.
+    announce: Vec<f64>,
+    /// From the order to the last withdrawal.
+    withdraw: Vec<f64>,
+    /// From the first withdrawal to the last: without what the order takes.
+    withdrawing: Vec<f64>,
+    messages: u32,
+}
+
+impl Taken {
+    /// Takes a round in, whose withdrawals were ordered at `ordered`.
+    fn note(&mut self, announced: Seen, ordered: f64, withdrawn: Seen) {
+        self.announce.push(announced.ended - announced.began);
+        self.withdraw.push(withdrawn.ended - ordered);
+        self.withdrawing.push(withdrawn.ended - withdrawn.began);
+        self.messages = announced.messages;
+    }
+
+    /// The medians of announcing and withdrawing.
+    fn tell(&self, ctx: &mut Context, who: &str) -> Result<(f64, f64)> {
+        let (announce, withdraw) = (median(&self.announce)?, median(&self.withdraw)?);
+        ctx.figure(&format!("{who}/announce"), ms(announce), "ms");
+        ctx.figure(&format!("{who}/withdraw"), ms(withdraw), "ms");
+        let (messages, withdrawing) = (f64::from(self.messages), median(&self.withdrawing)?);
+        ctx.figure(&format!("{who}/messages"), messages, "messages");
+        ctx.figure(&format!("{who}/withdrawing"), ms(withdrawing), "ms");
+        ctx.step(format!("{who}: {self:?}"));
+        Ok((announce, withdraw))
+    }
+}
+
+/// A table of 100,000 hosts to a newly established peer, and all withdrawn: by each
+/// sender for itself, in turn.
 pub(super) async fn hundred_thousand(ctx: &mut Context) -> Result<()> {
-    let all = routers(ctx)?;
-    let (feeders, others): (Vec<Router>, Vec<Router>) =
-        all.into_iter().partition(|r| r.software == Software::Bird);
+    let rounds = ctx.effort().rounds(ROUNDS);
+    let mut ours = Taken::default();
+    for _ in 0..rounds {
+        herald(&mut ours).await?;
+    }
+    let ours = ours.tell(ctx, "herald")?;
+    let (feeders, others): (Vec<Router>, Vec<Router>) = routers(ctx)?
+        .into_iter()
+        .partition(|r| r.software == Software::Bird);
     let bird = feeders.into_iter().next();
     let bird = bird.context("BIRD is needed, the others learn their routes from it")?;
-    feed(ctx, &bird, &others).await?;
-    let mut best: Option<f64> = None;
+    let mut best: Option<(f64, f64)> = None;
     for router in std::iter::once(&bird).chain(&others) {
-        let mut times = Vec::new();
-        for _ in 0..ROUNDS {
-            let (_sink, seen) = announced(address(router)?).await?;
-            times.push(seen.ended - seen.began);
-            ctx.step(format!(
-                "{router}: {:.3} s, {} messages",
-                seen.ended - seen.began,
-                seen.messages
-            ));
+        let mut taken = Taken::default();
+        for _ in 0..rounds {
+            feed(ctx, &bird, (*router != bird).then_some(router)).await?;
+            let (mut sink, seen) = announced(address(router)?, PREFIXES).await?;
+            let ordered = now()?;
+            router.lose_routes(address(&bird)?).await?;
+            taken.note(seen, ordered, sink.seen().await?);
+            // What it has learnt is no business of the next one.
+            router.stop().await?;
+            bird.stop().await?;
         }
-        let time = median(times)?;
-        ctx.figure(
-            &format!("{}/announce", router.software),
-            time * 1000.0,
-            "ms",
-        );
-        best = Some(best.map_or(time, |best| best.min(time)));
+        let theirs = taken.tell(ctx, &router.software.to_string())?;
+        best = Some(best.map_or(theirs, |best| (best.0.min(theirs.0), best.1.min(theirs.1))));
     }
-    // What they learnt goes with the next step, and would take the machine's time.
-    for router in &others {
-        router.stop().await?;
-    }
-    let mut withdrawn = Vec::new();
-    for _ in 0..ROUNDS {
-        feed(ctx, &bird, &[]).await?;
-        let (mut sink, _) = announced(address(&bird)?).await?;
-        let begin = now()?;
-        bird.withdraw_hosts().await?;
-        withdrawn.push(sink.seen().await?.ended - begin);
-    }
-    bird.stop().await?;
-    let theirs = median(withdrawn)?;
-    ctx.figure("bird/withdraw", theirs * 1000.0, "ms");
+    let best = best.context("somebody else was measured")?;
+    ctx.figure(
+        "announce/ratio",
+        hundredths(ours.0 / best.0),
+        "of-fastest-other",
+    );
+    ctx.figure(
+        "withdraw/ratio",
+        hundredths(ours.1 / best.1),
+        "of-fastest-other",
+    );
+    memory(ctx).await
+}
 
-    let (mut announce, mut withdraw) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let mut announcer = Announcer::start(OUR_HOST, &settings()?)?;
-        let (our, _) = Host::Node(1).lan(0).context("n1 is on LAN 0")?;
-        let (mut sink, seen) = announced(our.into()).await?;
-        announce.push(seen.ended - seen.began);
-        ctx.step(format!(
-            "herald: {:.3} s, {} messages",
-            seen.ended - seen.began,
-            seen.messages
-        ));
-        let begin = now()?;
-        announcer
-            .order(&Order::Withdraw(Routes::hosts(PREFIXES)))
-            .await?;
-        withdraw.push(sink.seen().await?.ended - begin);
+/// One round of Herald's engine.
+async fn herald(taken: &mut Taken) -> Result<()> {
+    let mut announcer = Announcer::start(OUR_HOST, &settings(PREFIXES)?).await?;
+    let (mut sink, seen) = announced(our_address()?.into(), PREFIXES).await?;
+    let ordered = now()?;
+    let order = Order::Withdraw(Routes::hosts(PREFIXES));
+    announcer.order(&order).await?;
+    taken.note(seen, ordered, sink.seen().await?);
+    announcer.kill().await
+}
+
+/// What a prefix costs: by the memory with a million of them, told to a peer, and with
+/// one.
+async fn memory(ctx: &mut Context) -> Result<()> {
+    let mut kib = Vec::new();
+    for prefixes in [1, MANY] {
+        let announcer = Announcer::start(OUR_HOST, &settings(prefixes)?).await?;
+        let (_sink, _) = announced(our_address()?.into(), prefixes).await?;
+        kib.push(announcer.rss_kib().context("the announcer runs")?);
         announcer.kill().await?;
     }
-    let (announce, withdraw) = (median(announce)?, median(withdraw)?);
-    ctx.figure("herald/announce", announce * 1000.0, "ms");
-    ctx.figure("herald/withdraw", withdraw * 1000.0, "ms");
-    let best = best.context("somebody else was measured")?;
-    ctx.figure("announce/ratio", announce / best, "of-fastest-other");
-    ctx.figure("withdraw/ratio", withdraw / theirs, "of-bird");
+    let more = u32::try_from(kib[1].saturating_sub(kib[0]) * 1024)?;
+    let each = f64::from(more) / f64::from(MANY);
+    ctx.figure("herald/memory-per-prefix", each.round(), "B");
     Ok(())
 }
 
-fn address(router: &Router) -> Result<IpAddr> {
-    let (v4, _) = Host::Router(router.number()?).lan(0).context("on LAN 0")?;
-    Ok(v4.into())
+/// Seconds as milliseconds, to a tenth.
+fn ms(seconds: f64) -> f64 {
+    (seconds * 10_000.0).round() / 10.0
+}
+
+fn hundredths(ratio: f64) -> f64 {
+    (ratio * 100.0).round() / 100.0
+}
+
+fn our_address() -> Result<Ipv4Addr> {
+    Ok(Host::Client(2).lan(0).context("a client is on LAN 0")?.0)
 }
 
 fn sink_address() -> Result<Ipv4Addr> {
     Ok(Host::Client(1).lan(0).context("a client is on LAN 0")?.0)
 }
 
-/// BIRD has the routes; the others learn them from it. Returns when they have.
-async fn feed(ctx: &Context, bird: &Router, others: &[Router]) -> Result<()> {
-    let config = |router: &Router, peers: &[&Router], hosts_v4| -> Result<RouterConfig> {
+/// BIRD has the routes, and another one learns them from it. Returns when it has.
+async fn feed(ctx: &Context, bird: &Router, other: Option<&Router>) -> Result<()> {
+    let config = |router: &Router, peer: Option<&Router>, hosts_v4| -> Result<RouterConfig> {
         let IpAddr::V4(own) = address(router)? else {
             anyhow::bail!("an IPv4 address");
         };
@@ -116,7 +161,7 @@ async fn feed(ctx: &Context, bird: &Router, others: &[Router]) -> Result<()> {
         sink.passive = true;
         sink.hold = 180;
         let mut neighbors = vec![sink];
-        for peer in peers {
+        if let Some(peer) = peer {
             let asn = THEIRS + u32::from(peer.number()?);
             neighbors.push(Neighbor::new(address(peer)?, asn));
         }
@@ -130,23 +175,20 @@ async fn feed(ctx: &Context, bird: &Router, others: &[Router]) -> Result<()> {
             announces: Announces { hosts_v4 },
         })
     };
-    let peers: Vec<&Router> = others.iter().collect();
     let logs = ctx.lab().logs();
-    bird.start(&config(bird, &peers, PREFIXES)?, logs).await?;
-    for router in others {
-        router.start(&config(router, &[bird], 0)?, logs).await?;
-        wait::until(&format!("{router} to have the routes"), || async {
-            let count = router.routes().await?.len();
-            ensure!(count >= PREFIXES as usize, "it has {count}");
-            Ok(())
-        })
-        .await?;
-    }
-    Ok(())
+    bird.start(&config(bird, other, PREFIXES)?, logs).await?;
+    let Some(other) = other else { return Ok(()) };
+    other.start(&config(other, Some(bird), 0)?, logs).await?;
+    wait::until(&format!("{other} to have the routes"), || async {
+        let count = other.prefixes_received().await?;
+        ensure!(count >= PREFIXES.into(), "it has {count}");
+        Ok(())
+    })
+    .await
 }
 
-fn settings() -> Result<Settings> {
-    let (our, _) = Host::Node(1).lan(0).context("n1 is on LAN 0")?;
+fn settings(prefixes: u32) -> Result<Settings> {
+    let our = our_address()?;
     Ok(Settings {
         asn: OURS,
         id: our,
@@ -158,20 +200,24 @@ fn settings() -> Result<Settings> {
             v4: true,
             v6: false,
             hold: 180,
+            send_hold: None,
+            password: None,
+            hops: 1,
+            ttl_security: false,
             graceful_restart: None,
         }],
-        routes: Routes::hosts(PREFIXES),
+        routes: Routes::hosts(prefixes),
     })
 }
 
 /// A peer that has been told everything.
-async fn announced(address: IpAddr) -> Result<(Sinking, Seen)> {
+async fn announced(address: IpAddr, prefixes: u32) -> Result<(Sinking, Seen)> {
     wait::until(&format!("{address} to tell its routes"), || async {
         let mut sink = Sinking::start(&Sink {
             address,
             source: sink_address()?.into(),
             asn: SINK,
-            prefixes: PREFIXES,
+            prefixes,
         })?;
         let seen = sink.seen().await?;
         Ok((sink, seen))
@@ -208,12 +254,8 @@ impl Sinking {
     }
 }
 
-fn median(mut times: Vec<f64>) -> Result<f64> {
-    times.sort_by(f64::total_cmp);
-    times
-        .get(times.len() / 2)
-        .copied()
-        .context("something was measured")
+fn median(times: &[f64]) -> Result<f64> {
+    statistics::percentile(times, 50).context("something was measured")
 }
 
 fn now() -> Result<f64> {

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use futures::future::join_all;
 use ipnet::IpNet;
 use nix::sys::signal::Signal;
+use tokio::time::sleep;
 
 use crate::announcer::{Announcer, Order, Peer, Report, Routes, Settings};
 use crate::network::batch;
@@ -17,9 +18,8 @@ use crate::plan::{self, Host};
 use crate::router::{Announces, Neighbor, Route, Router, RouterConfig, Software};
 use crate::scenario::{Context, wait};
 
-/// Where the announcers are: on the LAN, and outside of the cluster, so that they
-/// are not in the way of the node's own speaker.
-const HOST: &str = "c1";
+/// How long a session that must not come up is waited for: routers dial each second.
+const IN_VAIN: Duration = Duration::from_millis(2_500);
 /// AS of the announcers.
 pub(super) const OURS: u32 = 64512;
 /// AS of the routers.
@@ -34,6 +34,8 @@ enum Row {
     TheyDial,
     WeDial,
     Collision,
+    Md5,
+    Gtsm,
     Multihop,
     Refresh,
     GracefulRestart,
@@ -43,13 +45,15 @@ enum Row {
     Thousands,
 }
 
-const ROWS: [Row; 13] = [
+const ROWS: [Row; 15] = [
     Row::Ipv4,
     Row::Ipv6,
     Row::Ipv4OverIpv6,
     Row::TheyDial,
     Row::WeDial,
     Row::Collision,
+    Row::Md5,
+    Row::Gtsm,
     Row::Multihop,
     Row::Refresh,
     Row::GracefulRestart,
@@ -68,6 +72,8 @@ impl fmt::Display for Row {
             Self::TheyDial => "only the router dials",
             Self::WeDial => "only we dial",
             Self::Collision => "both dial, and reset",
+            Self::Md5 => "TCP MD5",
+            Self::Gtsm => "GTSM",
             Self::Multihop => "multihop, two hops",
             Self::Refresh => "route refresh",
             Self::GracefulRestart => "graceful restart",
@@ -85,6 +91,9 @@ const fn lacks(software: Software, row: Row) -> Option<&'static str> {
         (Software::Openbgpd, Row::Ipv4OverIpv6) => {
             Some("OpenBGPD 7.7 does not know RFC 8950 (8.4 is the first)")
         }
+        (Software::Gobgp, Row::Refresh) => {
+            Some("GoBGP keeps all that it was told, and asks nobody for it again")
+        }
         _ => None,
     }
 }
@@ -100,12 +109,11 @@ enum Cell {
 pub(super) async fn matrix(ctx: &mut Context) -> Result<()> {
     let routers = routers(ctx)?;
     for router in &routers {
-        stand(router, ctx.lab().spec.router_count())?;
+        detour(router, ctx.lab().spec.router_count())?;
     }
     let columns = join_all(routers.iter().map(|router| column(ctx, router))).await;
     for router in &routers {
         router.stop().await?;
-        leave(router)?;
     }
     let mut failures = Vec::new();
     ctx.step(table(&routers, &columns));
@@ -156,13 +164,14 @@ fn table(routers: &[Router], columns: &[Vec<Cell>]) -> String {
     text
 }
 
-/// The announcer's addresses for a router, of its own.
+/// Where a router's announcer is: on the LAN, and outside of the cluster, so that it
+/// is not in the way of a node's own speaker.
+fn host(router: &Router) -> Result<Host> {
+    Ok(Host::Client(router.number()?))
+}
+
 fn ours(router: &Router) -> Result<(Ipv4Addr, Ipv6Addr)> {
-    let i = router.number()?;
-    Ok((
-        Ipv4Addr::new(10, 20, 5, i),
-        Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 0x500 + u16::from(i)),
-    ))
+    host(router)?.lan(0).context("a client is on LAN 0")
 }
 
 fn theirs(router: &Router) -> Result<(Ipv4Addr, Ipv6Addr)> {
@@ -171,32 +180,16 @@ fn theirs(router: &Router) -> Result<(Ipv4Addr, Ipv6Addr)> {
         .context("a router is on LAN 0")
 }
 
-/// Addresses for the announcer, and the way round to the router's loopback.
-fn stand(router: &Router, of: u8) -> Result<()> {
-    let (v4, v6) = ours(router)?;
+/// The way round from the announcer to the router's loopback.
+fn detour(router: &Router, of: u8) -> Result<()> {
     let i = router.number()?;
     let (loop4, loop6) = plan::loopback(i);
     let (via4, via6) = Host::Router(crate::router::between(i, of))
         .lan(0)
         .context("on LAN 0")?;
     batch(
-        Some(HOST),
-        &format!(
-            "addr add {v4}/16 dev lan0\naddr add {v6}/64 dev lan0 nodad\n\
-             route replace {loop4}/32 via {via4}\nroute replace {loop6}/128 via {via6}\n"
-        ),
-    )
-}
-
-fn leave(router: &Router) -> Result<()> {
-    let (v4, v6) = ours(router)?;
-    let (loop4, loop6) = plan::loopback(router.number()?);
-    batch(
-        Some(HOST),
-        &format!(
-            "addr del {v4}/16 dev lan0\naddr del {v6}/64 dev lan0\n\
-             route del {loop4}/32\nroute del {loop6}/128\n"
-        ),
+        Some(&host(router)?.name()),
+        &format!("route replace {loop4}/32 via {via4}\nroute replace {loop6}/128 via {via6}\n"),
     )
 }
 
@@ -247,6 +240,10 @@ impl<'a> Pair<'a> {
             v4: !v6,
             v6,
             hold: 9,
+            send_hold: None,
+            password: None,
+            hops: 1,
+            ttl_security: false,
             graceful_restart: None,
         };
         let settings = Settings {
@@ -278,18 +275,41 @@ impl<'a> Pair<'a> {
         self.router.start(&config, self.ctx.lab().logs()).await
     }
 
-    fn start_announcer(&self) -> Result<Announcer> {
-        Announcer::start(HOST, &self.settings)
+    async fn start_announcer(&self) -> Result<Announcer> {
+        Announcer::start(&host(self.router)?.name(), &self.settings).await
+    }
+
+    /// Both started. The announcer listens before the router dials: some wait long
+    /// before they try again.
+    async fn start(&self) -> Result<Announcer> {
+        // As it was set up before.
+        self.router.stop().await?;
+        let announcer = self.start_announcer().await?;
+        self.start_router().await?;
+        Ok(announcer)
     }
 
     /// Both started, the session up, and the routes in the router's table.
     async fn up(&self) -> Result<Announcer> {
-        // It listens before the router dials: some wait long before they try again.
-        let mut announcer = self.start_announcer()?;
-        self.start_router().await?;
+        let mut announcer = self.start().await?;
         is_up(&mut announcer).await?;
         self.has(&self.settings.routes).await?;
         Ok(announcer)
+    }
+
+    /// Both started, and the router dials; it has no session, whatever we may think.
+    /// (Dialled, `OpenBGPD` 7.7 takes unsigned segments.)
+    async fn in_vain(&mut self, without: &str) -> Result<()> {
+        self.peer()?.passive = true;
+        let _announcer = self.start().await?;
+        self.peer()?.passive = false;
+        sleep(IN_VAIN).await;
+        let sessions = self.router.sessions().await?;
+        ensure!(
+            sessions.iter().all(|session| !session.established),
+            "a session is up without {without}"
+        );
+        Ok(())
     }
 
     /// Waits until the router's table has just these, with our address as next hop.
@@ -360,6 +380,8 @@ async fn cell(ctx: &Context, router: &Router, row: Row) -> Result<()> {
             pair.up().await.map(drop)
         }
         Row::Collision => collision(&pair).await,
+        Row::Md5 => md5(&mut pair).await,
+        Row::Gtsm => gtsm(&mut pair).await,
         Row::Multihop => multihop(&mut pair).await,
         Row::Refresh => refresh(&pair).await,
         Row::GracefulRestart => graceful_restart(&mut pair).await,
@@ -406,12 +428,30 @@ async fn collision(pair: &Pair<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The router wants signed segments.
+async fn md5(pair: &mut Pair<'_>) -> Result<()> {
+    pair.neighbor.password = Some("secret".into());
+    pair.in_vain("the password").await?;
+    pair.peer()?.password = Some("secret".into());
+    pair.up().await.map(drop)
+}
+
+/// The router wants packets that no router has forwarded.
+async fn gtsm(pair: &mut Pair<'_>) -> Result<()> {
+    pair.neighbor.ttl_security = true;
+    pair.in_vain("a TTL of 255").await?;
+    pair.peer()?.ttl_security = true;
+    pair.up().await.map(drop)
+}
+
 /// The router's loopback, with another router between.
 async fn multihop(pair: &mut Pair<'_>) -> Result<()> {
     let (loopback, _) = plan::loopback(pair.router.number()?);
     pair.neighbor.local = Some(loopback.into());
     pair.neighbor.multihop = Some(4);
-    pair.peer()?.address = loopback.into();
+    let peer = pair.peer()?;
+    peer.address = loopback.into();
+    peer.hops = 4;
     pair.up().await.map(drop)
 }
 
@@ -450,7 +490,7 @@ async fn graceful_restart(pair: &mut Pair<'_>) -> Result<()> {
     let wanted: BTreeSet<IpNet> = pair.settings.routes.iter().collect();
     ensure!(kept == wanted, "the router kept {kept:?} of {wanted:?}");
     pair.settings.routes = Routes::of(&[route(false, 1)?]);
-    let mut announcer = pair.start_announcer()?;
+    let mut announcer = pair.start_announcer().await?;
     is_up(&mut announcer).await?;
     pair.has(&pair.settings.routes).await
 }

@@ -10,7 +10,11 @@ mod bench;
 mod bfd;
 mod bgp;
 mod bgp_bench;
+mod bgp_fabric;
+mod bgp_hostile;
 mod bgp_matrix;
+mod bgp_refused;
+mod bgp_traffic;
 mod cloud;
 mod exposing;
 mod external_source;
@@ -493,12 +497,54 @@ pub static ALL: &[Scenario] = &[
         ..Scenario::BASE
     },
     Scenario {
+        name: "bgp-planned",
+        title: "clients behind FRR and BIRD, three nodes as equal paths: a roll-out of the speakers, \
+                an excluded and a cordoned node, and a speaker restarted without the API server lose \
+                no probe",
+        routers: &[Software::Frr, Software::Bird],
+        isolation: Own,
+        measures: true,
+        run: run!(bgp_traffic::nothing_lost),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bgp-silent",
+        title: "the same clients: a node's link is cut, and one crashes; BIRD takes their paths out \
+                after the hold time, and all is back with the nodes",
+        routers: &[Software::Frr, Software::Bird],
+        isolation: Own,
+        measures: true,
+        run: run!(bgp_traffic::silent_nodes),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bgp-refused",
+        title: "a wrong AS, a wrong password, a missing Secret, nobody there: told in words, and the \
+                good peer goes on; a router that goes and comes ten times ends well",
+        routers: &[Software::Frr, Software::Bird, Software::Gobgp],
+        isolation: Own,
+        run: run!(bgp_refused::told_in_words),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bgp-hostile",
+        title: "peers that send broken and odd messages, floods and storms of connections: each is \
+                answered as the RFCs say, and the good peer's session and routes stay",
+        nodes: 1,
+        routers: &[Software::Frr],
+        isolation: Own,
+        measures: true,
+        run: run!(bgp_hostile::hostile_peers),
+        ..Scenario::BASE
+    },
+    Scenario {
         name: "bgp-matrix",
         title: "Herald's BGP engine with FRR, BIRD, GoBGP and OpenBGPD: each feature with each of \
                 them, as their own tables tell",
-        nodes: 1,
+        nodes: 0,
+        clients: 4,
         routers: &Software::ALL,
-        only_bench: true,
+        isolation: Own,
         run: run!(bgp_matrix::matrix),
         ..Scenario::BASE
     },
@@ -506,8 +552,10 @@ pub static ALL: &[Scenario] = &[
         name: "bgp-100k",
         title: "100,000 routes to a newly established peer, and all withdrawn, by Herald's BGP \
                 engine and by BIRD, OpenBGPD, FRR and GoBGP",
-        nodes: 1,
+        nodes: 0,
+        clients: 2,
         routers: &Software::ALL,
+        isolation: Own,
         only_bench: true,
         run: run!(bgp_bench::hundred_thousand),
         ..Scenario::BASE

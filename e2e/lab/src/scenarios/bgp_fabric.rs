@@ -1,0 +1,198 @@
+//! Routers and a whole cluster as BGP peers: what both sides are told, what stands in
+//! the routers' tables, and what the speakers say of it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use herald_api::{BGPAdvertisement, BGPPeer, BGPSession, BGPStatus, BGPStatusStatus};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use serde_json::{Value, json};
+
+use super::bgp_matrix::{OURS, THEIRS};
+use crate::plan::{self, Host};
+use crate::router::{Announces, Neighbor, Router, RouterConfig};
+use crate::scenario::{Context, HERALD, wait};
+
+/// How long routes and sessions may take to be as they should.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A router's address on the LAN.
+pub(super) fn address(router: &Router) -> Result<IpAddr> {
+    let (v4, _) = Host::Router(router.number()?)
+        .lan(0)
+        .context("a router is on LAN 0")?;
+    Ok(v4.into())
+}
+
+/// A node's address on the LAN.
+pub(super) fn node(i: u8) -> Result<IpAddr> {
+    Ok(Host::Node(i).lan(0).context("a node is on LAN 0")?.0.into())
+}
+
+/// Those of all nodes.
+pub(super) fn nodes(ctx: &Context) -> Result<BTreeSet<IpAddr>> {
+    (1..=ctx.node_count()).map(node).collect()
+}
+
+/// Starts a router that has every node as its neighbour, with settings as they are
+/// given.
+pub(super) async fn start(
+    ctx: &Context,
+    router: &Router,
+    settings: impl Fn(&mut Neighbor),
+) -> Result<()> {
+    let (own, _) = Host::Router(router.number()?).lan(0).context("on LAN 0")?;
+    let mut neighbors = Vec::new();
+    for address in nodes(ctx)? {
+        let mut neighbor = Neighbor::new(address, OURS);
+        neighbor.local = Some(own.into());
+        settings(&mut neighbor);
+        neighbors.push(neighbor);
+    }
+    let config = RouterConfig {
+        asn: THEIRS,
+        id: own,
+        neighbors,
+        announces: Announces::default(),
+    };
+    router.start(&config, ctx.lab().logs()).await
+}
+
+/// A `BGPPeer` of the router's name, with more in its specification.
+pub(super) async fn peer(ctx: &Context, router: &Router, more: Value) -> Result<()> {
+    peer_at(ctx, router.name(), address(router)?, more).await
+}
+
+/// A `BGPPeer` at an address, with more in its specification.
+pub(super) async fn peer_at(ctx: &Context, name: &str, at: IpAddr, more: Value) -> Result<()> {
+    let mut spec = json!({
+        "myASN": OURS, "peerASN": THEIRS, "peerAddress": at, "holdTime": "9s",
+    });
+    for (field, value) in more.as_object().into_iter().flatten() {
+        spec[field] = value.clone();
+    }
+    let peer: BGPPeer = object(name, &spec)?;
+    ctx.herald_api()
+        .create(&PostParams::default(), &peer)
+        .await
+        .with_context(|| format!("create BGPPeer {name}"))?;
+    Ok(())
+}
+
+/// A Secret with a password for peers.
+pub(super) async fn secret(ctx: &Context, name: &str, password: &str) -> Result<()> {
+    let secret = json!({"metadata": {"name": name}, "stringData": {"password": password}});
+    Api::<Secret>::namespaced(ctx.kube(), HERALD)
+        .create(&PostParams::default(), &serde_json::from_value(secret)?)
+        .await
+        .with_context(|| format!("create Secret {name}"))?;
+    Ok(())
+}
+
+/// An object with this specification.
+pub(super) fn object<K: serde::de::DeserializeOwned>(name: &str, spec: &Value) -> Result<K> {
+    Ok(serde_json::from_value(
+        json!({"metadata": {"name": name}, "spec": spec}),
+    )?)
+}
+
+/// Announces all pools to all peers.
+pub(super) async fn advertise(ctx: &Context) -> Result<()> {
+    let advertisement: BGPAdvertisement = object("all", &json!({"communities": ["64512:7"]}))?;
+    ctx.herald_api()
+        .create(&PostParams::default(), &advertisement)
+        .await
+        .context("create the BGPAdvertisement")?;
+    Ok(())
+}
+
+/// A pool of addresses that are on no network, not announced on the LAN.
+pub(super) async fn pool(ctx: &Context) -> Result<()> {
+    let ranges = [
+        format!("{}/24", plan::ROUTED_POOL_V4),
+        format!("{}/120", plan::ROUTED_POOL_V6),
+    ];
+    ctx.pool_of("routed", &ranges).await
+}
+
+/// Waits until a router sends an address to these next hops.
+pub(super) async fn has(router: &Router, address: IpAddr, hops: &BTreeSet<IpAddr>) -> Result<()> {
+    let what = format!("{router} to have {address} by {hops:?}");
+    wait::until_for(PATIENCE, &what, || async {
+        let seen = next_hops(router, address).await?;
+        ensure!(seen == *hops, "by {seen:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Where a router sends an address to now.
+pub(super) async fn next_hops(router: &Router, address: IpAddr) -> Result<BTreeSet<IpAddr>> {
+    let routes = router.routes().await?;
+    let routes = routes.iter().filter(|route| route.prefix.addr() == address);
+    Ok(routes.map(|route| route.next_hop).collect())
+}
+
+/// What the speakers say, one for each node.
+pub(super) async fn statuses(ctx: &Context) -> Result<Vec<BGPStatusStatus>> {
+    let statuses: Api<BGPStatus> = ctx.herald_api();
+    let all = statuses.list(&ListParams::default()).await?.items;
+    ensure!(
+        all.len() == usize::from(ctx.node_count()),
+        "{} nodes tell of their sessions",
+        all.len()
+    );
+    let status = |object: BGPStatus| object.status.context("a BGPStatus has a status");
+    all.into_iter().map(status).collect()
+}
+
+/// Waits until every node says that it has so many sessions, and no problems.
+pub(super) async fn told(ctx: &Context, sessions: usize) -> Result<()> {
+    wait::until_for(PATIENCE, "every node to tell of its sessions", || async {
+        for status in statuses(ctx).await? {
+            ensure!(
+                usize::try_from(status.established)? == sessions && status.problems.is_empty(),
+                "{status:?}"
+            );
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until every node says of a peer what is asked for.
+pub(super) async fn told_of(
+    ctx: &Context,
+    peer: &str,
+    what: &str,
+    is_so: impl Fn(&BGPSession) -> bool,
+) -> Result<()> {
+    let what = format!("every node to say of {peer} {what}");
+    wait::until_for(PATIENCE, &what, || async {
+        for status in statuses(ctx).await? {
+            let session = status.peers.iter().find(|session| session.peer == peer);
+            let session = session.context("nothing is said of it")?;
+            ensure!(is_so(session), "{session:?}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Takes away the peers, the advertisements and these Secrets.
+pub(super) async fn clean(ctx: &Context, secrets: &[&str]) -> Result<()> {
+    let (all, now) = (ListParams::default(), DeleteParams::default());
+    let peers: Api<BGPPeer> = ctx.herald_api();
+    peers.delete_collection(&now, &all).await?;
+    let advertisements: Api<BGPAdvertisement> = ctx.herald_api();
+    advertisements.delete_collection(&now, &all).await?;
+    for name in secrets {
+        Api::<Secret>::namespaced(ctx.kube(), HERALD)
+            .delete(name, &now)
+            .await?;
+    }
+    Ok(())
+}
