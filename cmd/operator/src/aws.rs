@@ -60,6 +60,10 @@ pub(crate) struct AwsFlags {
     /// service.k8s.aws/nlb once the AWS Load Balancer Controller is gone; repeatable.
     #[arg(long = "aws-load-balancer-class")]
     aws_load_balancer_classes: Vec<String>,
+    /// How fast AWS is called, in percent of the rates that it gives a new account; over
+    /// 100 where AWS has raised the account's.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000), default_value_t = 90)]
+    aws_api_rate_percent: u32,
 }
 
 impl AwsFlags {
@@ -85,6 +89,7 @@ impl AwsFlags {
             manage_backend_rules: self.aws_manage_backend_rules,
             replaced_load_balancer_delay: self.aws_replaced_load_balancer_delay,
             more_classes: self.aws_load_balancer_classes,
+            api_rate_percent: self.aws_api_rate_percent,
         };
         let metrics = Metrics::register(registry);
         let provider = Aws::new(settings, metrics).await.context("provider aws")?;

@@ -6,7 +6,7 @@
 //!     eu-central-1a  private-a 172.30.0.0/24 (the nodes)   public-a 172.30.1.0/24
 //!                    pods      10.244.0.0/16
 //!     eu-central-1b  private-b 172.30.2.0/24               public-b 172.30.3.0/24
-//!   load balancers listen on LAN 0: 10.20.4.0/24, fd20::4:0/112
+//!   load balancers listen on LAN 0: 10.20.8.0/22, fd20::8:0/112
 //! ```
 
 use std::fs;
@@ -124,8 +124,8 @@ pub(crate) fn start(program: &Path, nodes: u8, logs: &Path, more: &[&str]) -> Re
         .arg(file)
         .args(["--data-path", "--interface=lan0", "--hosts-file", NAMES])
         .args([
-            "--address-pool=10.20.4.0/24",
-            "--address-pool=fd20::4:0/112",
+            "--address-pool=10.20.8.0/22",
+            "--address-pool=fd20::8:0/112",
         ])
         // AWS's minutes are of no use here.
         .args(["--provisioning-time=3s", "--interface-release-time=5s"])

@@ -333,7 +333,7 @@ async fn throttled() {
     .await;
     let budget = Budget::with_buckets(Instant::now(), |family: Family| {
         let (capacity, rate) = family.bucket();
-        (capacity, rate * FASTER)
+        (capacity * 0.9, rate * FASTER * 0.9)
     });
     let provider = provider_with(&fake, settings(), tuning(), budget);
     let wishes = (1..=SERVICES)

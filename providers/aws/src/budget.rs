@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 
 use crate::actions::{Action, Api};
 
-/// Of AWS's buckets, which the whole account shares, Herald takes this much.
+/// Of AWS's buckets, which the whole account shares, Herald takes this much unless it is
+/// told otherwise.
 const SHARE: f64 = 0.9;
 /// Of the rate of reads, the background check gets this much.
 const BACKGROUND_SHARE: f64 = 0.15;
@@ -146,17 +147,25 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Full buckets of AWS's sizes and rates.
+    /// Full buckets: nine tenths of what AWS gives a new account.
     pub fn new(now: Instant) -> Self {
-        Self::with_buckets(now, Family::bucket)
+        Self::with_share(now, SHARE)
     }
 
-    /// Full buckets of other sizes (calls) and rates (calls a second), for accounts
-    /// whose limits differ.
+    /// Full buckets of another share of what AWS gives a new account: less where other
+    /// programs call much, more than 1 where AWS has raised the account's limits.
+    pub fn with_share(now: Instant, share: f64) -> Self {
+        Self::with_buckets(now, |family| {
+            let (capacity, rate) = family.bucket();
+            (capacity * share, rate * share)
+        })
+    }
+
+    /// Full buckets of these sizes (calls) and rates (calls a second).
     pub fn with_buckets(now: Instant, size: impl Fn(Family) -> (f64, f64)) -> Self {
         let bucket = |family: Family| {
             let (capacity, rate) = size(family);
-            (family, Bucket::new(now, capacity * SHARE, rate * SHARE))
+            (family, Bucket::new(now, capacity, rate))
         };
         Self {
             buckets: Family::ALL.into_iter().map(bucket).collect(),
@@ -395,7 +404,7 @@ mod tests {
     #[test]
     fn a_place_is_kept_for_who_is_away_but_not_for_ever() {
         let begin = Instant::now();
-        let mut budget = Budget::with_buckets(begin, |_| (1.2, 1.2));
+        let mut budget = Budget::with_buckets(begin, |_| (1.1, 1.1));
         assert_eq!(
             budget.ask(begin, Family::ElbWrite, Need::Now, "a"),
             Answer::Go

@@ -97,7 +97,8 @@ impl Aws {
             Some(id) => id.clone(),
             None => connection.vpc_of_this_instance().await?,
         };
-        let budget = Budget::new(Instant::now());
+        let share = f64::from(settings.api_rate_percent) / 100.0;
+        let budget = Budget::with_share(Instant::now(), share);
         Ok(Self::with(
             settings,
             vpc_id,

@@ -39,6 +39,10 @@ pub struct Settings {
     /// `service.k8s.aws/nlb` once the AWS Load Balancer Controller is gone: a
     /// Service can't change its class.
     pub more_classes: Vec<String>,
+    /// How fast AWS is called, in percent of the rates that it gives a new account:
+    /// less where other programs call much, over 100 where AWS has raised the
+    /// account's rates.
+    pub api_rate_percent: u32,
 }
 
 impl Default for Settings {
@@ -57,6 +61,7 @@ impl Default for Settings {
             manage_backend_rules: true,
             replaced_load_balancer_delay: Duration::from_mins(5),
             more_classes: Vec::new(),
+            api_rate_percent: 90,
         }
     }
 }

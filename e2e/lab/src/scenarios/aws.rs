@@ -6,18 +6,20 @@ use std::num::NonZeroU16;
 
 use anyhow::{Context as _, Result, ensure};
 use herald_api::names::{ANNOTATION_DRY_RUN, FINALIZER, LABEL_EXCLUDE_NODE};
+use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt as _;
+use kube::api::{Api, ListParams};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::aws::{CLUSTER, VPC, instance};
+use crate::aws::instance;
 use crate::faults as harm;
 use crate::prober::{Options, Prober, Probing, Target};
 use crate::scenario::services::Exposing;
 use crate::scenario::wait::PATIENCE;
-use crate::scenario::{Context, texts, wait};
+use crate::scenario::{Context, herald, wait};
 
-const SCHEME: &str = "service.beta.kubernetes.io/aws-load-balancer-scheme";
+pub(super) const SCHEME: &str = "service.beta.kubernetes.io/aws-load-balancer-scheme";
 /// Health checks as quick as AWS has them.
 const CHECKS: [(&str, &str); 3] = [
     (
@@ -35,7 +37,7 @@ const CHECKS: [(&str, &str); 3] = [
 ];
 
 /// A Service of HTTP on 80 and the echo of TCP on 9000.
-fn shop<'a>(ctx: &'a Context, name: &str) -> Exposing<'a> {
+pub(super) fn shop<'a>(ctx: &'a Context, name: &str) -> Exposing<'a> {
     let exposing = ctx
         .expose(name)
         .port("http", "TCP", 80, 8080)
@@ -46,14 +48,14 @@ fn shop<'a>(ctx: &'a Context, name: &str) -> Exposing<'a> {
 }
 
 /// 100 new connections a second to port 9000 of an address.
-fn probe(address: IpAddr) -> Result<Probing> {
+pub(super) fn probe(address: IpAddr) -> Result<Probing> {
     const RATE: NonZeroU16 = NonZeroU16::new(100).expect("it is not zero");
     let target = Target::tcp(address, 9000);
     Prober::start("c1", &Options::new(target, RATE))
 }
 
 /// Ends a probing of which nothing may be lost.
-async fn nothing_lost(ctx: &Context, probing: Probing, what: &str) -> Result<()> {
+pub(super) async fn nothing_lost(ctx: &Context, probing: Probing, what: &str) -> Result<()> {
     let report = probing.stop().await?;
     ctx.step(format!(
         "{what}: {} of {} probes lost, longest gap {} ms",
@@ -68,14 +70,14 @@ async fn nothing_lost(ctx: &Context, probing: Probing, what: &str) -> Result<()>
     Ok(())
 }
 
-async fn uid(ctx: &Context, name: &str) -> Result<String> {
+pub(super) async fn uid(ctx: &Context, name: &str) -> Result<String> {
     let service = ctx.service(name).await?;
     service.metadata.uid.context("a Service has a uid")
 }
 
 /// Waits until the target groups of a Service have exactly these healthy targets,
 /// and no others but those that drain, and of `unhealthy` those that are.
-async fn targets(
+pub(super) async fn targets(
     ctx: &Context,
     name: &str,
     healthy: &[String],
@@ -115,7 +117,7 @@ async fn targets(
     Ok(())
 }
 
-fn instances(nodes: &[u8]) -> Vec<String> {
+pub(super) fn instances(nodes: &[u8]) -> Vec<String> {
     nodes.iter().copied().map(instance).collect()
 }
 
@@ -330,215 +332,6 @@ pub(super) async fn replaced(ctx: &mut Context) -> Result<()> {
     ctx.calls_are_within_the_policy().await
 }
 
-/// A Service of the AWS Load Balancer Controller moves over with its load balancer.
-pub(super) async fn adopted(ctx: &mut Context) -> Result<()> {
-    let account = ctx.account()?;
-    let before = account.resources().await?;
-    ctx.deploy_echo("web", 3).await?;
-    // Its webhook gives new Services its own class, which can't be changed any more.
-    ctx.operator_flag("--aws-load-balancer-class=service.k8s.aws/nlb")
-        .await?;
-    ctx.scale_operator(0).await?;
-    shop(ctx, "web")
-        .class("service.k8s.aws/nlb")
-        .annotate(
-            "service.beta.kubernetes.io/aws-load-balancer-type",
-            "external",
-        )
-        .annotate(
-            "service.beta.kubernetes.io/aws-load-balancer-nlb-target-type",
-            "instance",
-        )
-        .annotate(SCHEME, "internal")
-        .create()
-        .await?;
-    let theirs = json!({"metadata": {"finalizers": ["service.k8s.aws/resources"]}});
-    ctx.change_service("web", theirs).await?;
-    let hostname = as_the_controller(ctx, "web").await?;
-    let address = ctx.client().resolve(&hostname).await?;
-    ctx.client().curl_name(&hostname, 80).await?;
-    let mut probing = probe(address)?;
-    probing.wait_answered(100).await?;
-
-    ctx.scale_operator(2).await?;
-    ctx.condition("web", "True", "Provisioned").await?;
-    let now = ctx.hostname_other_than("web", "").await?;
-    ensure!(now == hostname, "the hostname was {hostname}, and is {now}");
-    targets(ctx, "web", &instances(&[1, 2, 3]), &[]).await?;
-    probing.wait_answered(500).await?;
-    let service_uid = uid(ctx, "web").await?;
-    let balancers = account.tagged("loadBalancer", &service_uid).await?;
-    ensure!(balancers.len() == 1, "there are {balancers:?}");
-    nothing_lost(ctx, probing, "taken over").await?;
-
-    ensure!(
-        ctx.service("web").await?.finalizers() == [FINALIZER],
-        "the controller's finalizer is still there, and nobody would take it off"
-    );
-    ctx.delete_service("web").await?;
-    account.is_as(&before).await?;
-    ctx.step("deleted: nothing is left, the controller's objects included");
-    ctx.calls_are_within_the_policy().await
-}
-
-/// Makes for a Service of ports 80 and 9000 what the AWS Load Balancer Controller makes,
-/// with its names and tags and writes the hostname into the status; returns it.
-async fn as_the_controller(ctx: &Context, name: &str) -> Result<String> {
-    let account = ctx.account()?;
-    let service = ctx.service(name).await?;
-    let stack = format!("{}/{name}", ctx.namespace());
-    let tags = |prefix: &str, key: &str, resource: &str| -> Vec<(String, String)> {
-        [
-            ("elbv2.k8s.aws/cluster", CLUSTER),
-            ("service.k8s.aws/stack", stack.as_str()),
-            ("service.k8s.aws/resource", resource),
-        ]
-        .iter()
-        .zip(1..)
-        .flat_map(|((tag, value), i)| {
-            [
-                (format!("{prefix}.{i}.{key}"), (*tag).to_owned()),
-                (format!("{prefix}.{i}.Value"), (*value).to_owned()),
-            ]
-        })
-        .collect()
-    };
-    let with = |own: &[(&str, &str)], tags: Vec<(String, String)>| {
-        let mut all: Vec<(String, String)> = own
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
-        all.extend(tags);
-        all
-    };
-    let first = |xml: &str, element: &str| {
-        let found = texts(xml, element).into_iter().next();
-        found.with_context(|| format!("no {element} in {xml}"))
-    };
-    let call = async |service: &str, action: &str, parameters: Vec<(String, String)>| {
-        let parameters: Vec<(&str, &str)> = parameters
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        match service {
-            "ec2" => account.ec2(action, &parameters).await,
-            _ => account.elb(action, &parameters).await,
-        }
-    };
-
-    let mut group = tags("TagSpecification.1.Tag", "Key", "ManagedLBSecurityGroup");
-    group.push((
-        "TagSpecification.1.ResourceType".into(),
-        "security-group".into(),
-    ));
-    let own = [
-        ("GroupName", "k8s-shop-web-0123456789"),
-        (
-            "GroupDescription",
-            "[k8s] Managed SecurityGroup for LoadBalancer",
-        ),
-        ("VpcId", VPC),
-    ];
-    let group = first(
-        &call("ec2", "CreateSecurityGroup", with(&own, group)).await?,
-        "groupId",
-    )?;
-    for port in ["80", "9000"] {
-        let rule = [
-            ("GroupId", group.as_str()),
-            ("IpPermissions.1.IpProtocol", "tcp"),
-            ("IpPermissions.1.FromPort", port),
-            ("IpPermissions.1.ToPort", port),
-            ("IpPermissions.1.IpRanges.1.CidrIp", "0.0.0.0/0"),
-        ];
-        account.ec2("AuthorizeSecurityGroupIngress", &rule).await?;
-    }
-    let own = [
-        ("Name", "k8s-shop-web-abcdef0123"),
-        ("Type", "network"),
-        ("Scheme", "internal"),
-        ("IpAddressType", "ipv4"),
-        ("Subnets.member.1", "subnet-private-a"),
-        ("Subnets.member.2", "subnet-private-b"),
-        ("SecurityGroups.member.1", group.as_str()),
-    ];
-    let made = call(
-        "elb",
-        "CreateLoadBalancer",
-        with(&own, tags("Tags.member", "Key", "LoadBalancer")),
-    )
-    .await?;
-    let (arn, hostname) = (first(&made, "LoadBalancerArn")?, first(&made, "DNSName")?);
-    let ports = service
-        .spec
-        .and_then(|spec| spec.ports)
-        .context("it has ports")?;
-    for port in ports {
-        let node_port = port.node_port.context("a node port")?.to_string();
-        let port = port.port.to_string();
-        let group_name = format!("k8s-shop-web-{port:0>10}");
-        let own = [
-            ("Name", group_name.as_str()),
-            ("Protocol", "TCP"),
-            ("Port", node_port.as_str()),
-            ("VpcId", VPC),
-            ("TargetType", "instance"),
-            ("HealthCheckProtocol", "TCP"),
-            ("HealthCheckPort", "traffic-port"),
-            ("HealthCheckIntervalSeconds", "10"),
-        ];
-        let own_tags = tags("Tags.member", "Key", &format!("{stack}:{port}"));
-        let made = call("elb", "CreateTargetGroup", with(&own, own_tags)).await?;
-        let target_group = first(&made, "TargetGroupArn")?;
-        // Five minutes by default, which nobody has here.
-        let own = [
-            ("TargetGroupArn", target_group.as_str()),
-            (
-                "Attributes.member.1.Key",
-                "deregistration_delay.timeout_seconds",
-            ),
-            ("Attributes.member.1.Value", "5"),
-        ];
-        account.elb("ModifyTargetGroupAttributes", &own).await?;
-        let ids = instances(&[1, 2, 3]);
-        let mut own = vec![("TargetGroupArn".to_owned(), target_group.clone())];
-        for (id, i) in ids.iter().zip(1..) {
-            own.push((format!("Targets.member.{i}.Id"), id.clone()));
-            own.push((format!("Targets.member.{i}.Port"), node_port.clone()));
-        }
-        call("elb", "RegisterTargets", own).await?;
-        let own = [
-            ("LoadBalancerArn", arn.as_str()),
-            ("Protocol", "TCP"),
-            ("Port", port.as_str()),
-            ("DefaultActions.member.1.Type", "forward"),
-            (
-                "DefaultActions.member.1.TargetGroupArn",
-                target_group.as_str(),
-            ),
-        ];
-        call(
-            "elb",
-            "CreateListener",
-            with(&own, tags("Tags.member", "Key", &port)),
-        )
-        .await?;
-    }
-    ctx.step(format!("made as the controller makes it: {hostname}"));
-    let status = json!({"status": {"loadBalancer": {"ingress": [{"hostname": hostname}]}}});
-    ctx.kubectl(&[
-        "patch",
-        "service",
-        name,
-        "--subresource=status",
-        "--type=merge",
-        "--patch",
-        &status.to_string(),
-    ])
-    .await?;
-    Ok(hostname)
-}
-
 /// A Service deleted while the operator is down, a dozen at once in a throttled account,
 /// a quota that is reached, describes that lag.
 pub(super) async fn account(ctx: &mut Context) -> Result<()> {
@@ -601,4 +394,58 @@ pub(super) async fn account(ctx: &mut Context) -> Result<()> {
     account.is_as(&before).await?;
     ctx.step("a dozen in a throttled account whose describes lag: made once, gone");
     ctx.calls_are_within_the_policy().await
+}
+
+/// The operator's memory with many Services, made faster than any account allows.
+pub(super) async fn many(ctx: &mut Context) -> Result<()> {
+    use hyper::Method;
+
+    let account = ctx.account()?;
+    let before = account.resources().await?;
+    let quotas = r#"{"loadBalancers": 1000, "securityGroups": 3000}"#;
+    account.admin(Method::PUT, "quotas", quotas).await?;
+    ctx.operator_flag("--aws-api-rate-percent=100000").await?;
+    memory(ctx, "0").await?;
+    for (name, more, all) in [("some", 100, 100), ("more", 400, 500)] {
+        let begin = std::time::Instant::now();
+        ctx.crowd(name, more).await?;
+        every_one_has_a_hostname(ctx, all).await?;
+        ctx.measured_since(&format!("{all}/hostnames"), begin);
+        memory(ctx, &all.to_string()).await?;
+    }
+    ctx.scale_operator(0).await?;
+    ctx.crowd_one("late", json!({})).await?;
+    ctx.scale_operator(2).await?;
+    every_one_has_a_hostname(ctx, 501).await?;
+    memory(ctx, "500-after-restart").await?;
+    ctx.crowd_leaves().await?;
+    account.is_as(&before).await?;
+    account.admin(Method::PUT, "quotas", "{}").await?;
+    Ok(())
+}
+
+async fn memory(ctx: &mut Context, services: &str) -> Result<()> {
+    let mib = ctx.memory_mib(herald::OPERATOR, "operator").await?;
+    ctx.figure(&format!("{services}/memory"), mib, "MiB");
+    Ok(())
+}
+
+async fn every_one_has_a_hostname(ctx: &Context, count: usize) -> Result<()> {
+    let limit = std::time::Duration::from_mins(5);
+    let what = format!("{count} Services to have a hostname");
+    wait::until_for(limit, &what, || async {
+        let services: Api<Service> = ctx.api();
+        let have = services.list(&ListParams::default()).await?;
+        let ready = |service: &&Service| {
+            let status = service.status.as_ref();
+            let ingress = status
+                .and_then(|status| status.load_balancer.as_ref())
+                .and_then(|balancer| balancer.ingress.as_ref());
+            ingress.is_some_and(|ingress| ingress.iter().any(|one| one.hostname.is_some()))
+        };
+        let ready = have.iter().filter(ready).count();
+        ensure!(ready == count, "{ready} of {count} have one");
+        Ok(())
+    })
+    .await
 }

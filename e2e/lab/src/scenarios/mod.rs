@@ -5,6 +5,7 @@ mod admission;
 mod adopt;
 mod allocation;
 mod aws;
+mod aws_moves;
 mod bad_objects;
 mod bench;
 mod bfd;
@@ -644,7 +645,24 @@ pub static ALL: &[Scenario] = &[
         title: "AWS's stand-in: what the AWS Load Balancer Controller made is taken over with its hostname and no lost probe, and deleted whole",
         overlay: Aws,
         isolation: Own,
-        run: run!(aws::adopted),
+        run: run!(aws_moves::adopted),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "aws-lent",
+        title: "AWS's stand-in: a load balancer as the in-tree cloud provider made it is taken over by ARN with its hostname and no lost probe, and given back when the Service goes",
+        overlay: Aws,
+        isolation: Own,
+        run: run!(aws_moves::lent),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "aws-many",
+        title: "AWS's stand-in: the operator's memory with 100 and 500 Services, and after a start with them",
+        overlay: Aws,
+        isolation: Own,
+        only_bench: true,
+        run: run!(aws::many),
         ..Scenario::BASE
     },
     Scenario {

@@ -205,7 +205,7 @@ async fn many_at_once_are_all_done_at_the_budgets_rate_and_nobody_starves() {
     .unwrap();
     let budget = Budget::with_buckets(Instant::now(), |family: Family| {
         let (capacity, rate) = family.bucket();
-        (capacity, rate * FASTER)
+        (capacity * 0.9, rate * FASTER * 0.9)
     });
     let provider = provider_with(&fake, settings(), tuning(), budget);
     let mut runs = JoinSet::new();
