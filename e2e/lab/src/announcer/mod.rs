@@ -37,6 +37,10 @@ pub struct Settings {
 
 /// One peer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting of a session of its own"
+)]
 pub struct Peer {
     /// Its address.
     pub address: IpAddr,

@@ -95,10 +95,13 @@ pub async fn run(settings: &str) -> Result<()> {
     Ok(())
 }
 
+fn seconds(count: u16) -> Duration {
+    Duration::from_secs(count.into())
+}
+
 fn config(asn: u32, id: std::net::Ipv4Addr, peer: &Peer) -> PeerConfig {
     let mut config = PeerConfig::new(asn, PeerAs::Exactly(peer.asn), id);
     config.passive = peer.passive;
-    let seconds = |count: u16| Duration::from_secs(count.into());
     config.hold_time = seconds(peer.hold);
     config.send_hold_time = peer.send_hold.map(seconds);
     config.connect_retry = Duration::from_secs(2);

@@ -408,13 +408,15 @@ pub(super) async fn many(ctx: &mut Context) -> Result<()> {
     memory(ctx, "0").await?;
     for (name, more, all) in [("some", 100, 100), ("more", 400, 500)] {
         let begin = std::time::Instant::now();
-        ctx.crowd(name, more).await?;
+        for i in 0..more {
+            shop(ctx, &format!("{name}-{i}")).create().await?;
+        }
         every_one_has_a_hostname(ctx, all).await?;
         ctx.measured_since(&format!("{all}/hostnames"), begin);
         memory(ctx, &all.to_string()).await?;
     }
     ctx.scale_operator(0).await?;
-    ctx.crowd_one("late", json!({})).await?;
+    shop(ctx, "late").create().await?;
     ctx.scale_operator(2).await?;
     every_one_has_a_hostname(ctx, 501).await?;
     memory(ctx, "500-after-restart").await?;
