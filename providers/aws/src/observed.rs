@@ -31,6 +31,8 @@ pub struct Observed {
     pub adoption: Adoption,
     /// The Service's target groups, and those of its names; by name.
     pub target_groups: BTreeMap<String, HaveGroup>,
+    /// Target groups of its owner that a lent load balancer has.
+    pub owners_groups: Vec<HaveGroup>,
     /// The Service's own security groups.
     pub security_groups: Vec<SecurityGroup>,
     /// The security group that all load balancers of the cluster share.

@@ -86,7 +86,9 @@ pub(super) async fn lent(ctx: &mut Context) -> Result<()> {
     ctx.change_service("web", change).await?;
     ctx.operator_flag("--default-provider=aws").await?;
     let plan = ctx.condition("web", "False", "DryRun").await?;
-    ensure!(plan.contains("take over"), "nothing is taken over: {plan}");
+    for part in ["take over", "hand over listener 80"] {
+        ensure!(plan.contains(part), "no {part:?} in: {plan}");
+    }
     ctx.step(format!("dry run: {plan}"));
     account.is_as(&theirs).await?;
 

@@ -7,6 +7,7 @@ use crate::account::owner;
 use crate::client::{CallError, Caller};
 use crate::cloud::{LoadBalancer, TargetGroup};
 use crate::observed::{Adoption, HaveGroup, Observed, Want};
+use crate::plan::lent;
 use crate::provider::{Gathering, Shared};
 use crate::record;
 use crate::spec::{Spec, Target};
@@ -75,6 +76,30 @@ impl Shared {
             found.insert(group.name.clone(), have);
         }
         found
+    }
+
+    /// Target groups that came with a load balancer that was lent. Nothing in them is
+    /// this cluster's to take out.
+    pub(super) fn owners_groups(&self, observed: &Observed) -> Vec<HaveGroup> {
+        let Some(have) = observed.current.as_ref().filter(|_| lent(observed)) else {
+            return Vec::new();
+        };
+        let ours = |arn: &str| {
+            let mut all = observed.target_groups.values();
+            all.any(|have| have.ours && have.group.arn == arn)
+        };
+        let account = self.account();
+        let of_it = account.target_groups.values().filter(|group| {
+            group.load_balancers.contains(&have.load_balancer.arn) && !ours(&group.arn)
+        });
+        of_it
+            .map(|group| HaveGroup {
+                group: group.clone(),
+                detail: crate::cloud::TargetGroupDetail::default(),
+                ours: false,
+                listed: Some(BTreeSet::new()),
+            })
+            .collect()
     }
 
     /// How long changes of targets are still gathered; none where they are due, or

@@ -76,6 +76,7 @@ impl Shared {
             taken_by: None,
             adoption: Adoption::Nothing,
             target_groups: BTreeMap::new(),
+            owners_groups: Vec::new(),
             security_groups: account.security_groups_of(cluster, uid),
             backend: account.backend_group(cluster).cloned(),
             node_groups: Vec::new(),
@@ -208,6 +209,7 @@ impl Shared {
         self.node_groups(caller, &mut observed, &want).await?;
         let checked = self.details(&mut observed, &want, caller).await?;
         observed.target_groups = self.groups_of(&observed, Some(&want), true);
+        observed.owners_groups = self.owners_groups(&observed);
         observed.gather = self.gather(uid, &observed, &want);
         if let Some((record, stragglers)) = self.nodes_record_due(&observed, &want) {
             observed.nodes_record_due = Some(record);

@@ -114,11 +114,13 @@ fn passes<'a>(
         .iter()
         .filter(|(arn, _)| !new.iter().any(|new| new.id.as_ref() == Some(arn)))
         .filter_map(|(arn, _)| {
-            let mut all = observed.target_groups.values();
-            all.find(|have| have.ours && have.group.arn == *arn)
+            let own = observed.target_groups.values().filter(|have| have.ours);
+            own.chain(&observed.owners_groups)
+                .find(|have| have.group.arn == *arn)
         })
         .collect();
-    // What is not the Service's own is left to whoever it belongs to.
+    // What is neither the Service's own nor came with a load balancer that was lent is left
+    // to whoever it belongs to.
     let known = old.len() + new.len();
     if old.is_empty() || known > GROUPS || is.forward.len() > known {
         return None;

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use crate::action::{Named, Step};
 use crate::cloud;
-use crate::observed::{Adoption, Have, Observed};
+use crate::observed::{Have, Observed};
 use crate::plan::handover::Passing;
-use crate::plan::replace::given;
+use crate::plan::replace::lent;
 use crate::plan::{fresh, group_named, handover};
-use crate::record::TAG_ADOPTED;
 use crate::spec::{GroupRef, Listener, NlbProtocol, Spec};
 
 /// The target groups of a listener, in order.
@@ -54,8 +53,7 @@ pub(super) fn steps(
             Some(is) => change(&named, want, groups, passing, is, steps),
         }
     }
-    let lent = matches!(observed.adoption, Adoption::Given(_))
-        || current.is_some_and(|have| given(have.load_balancer.tag(TAG_ADOPTED)));
+    let lent = lent(observed);
     let ours = |arn: &String| {
         let mut groups = observed.target_groups.values();
         groups.any(|have| have.ours && have.group.arn == *arn)

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use crate::action::{Named, Step};
 use crate::cloud::State;
-use crate::observed::{Observed, Want};
+use crate::observed::{Adoption, Observed, Want};
 use crate::record::{TAG_ADOPTED, TAG_RETIRES};
 
 /// Attribute that keeps a load balancer from being deleted.
@@ -60,6 +60,15 @@ pub(super) fn steps(observed: &Observed, want: &Want, done: bool, steps: &mut Ve
             }
         }
     }
+}
+
+/// Whether the Service's load balancer is not Herald's own, or will be taken over as one.
+pub(crate) fn lent(observed: &Observed) -> bool {
+    let tag = observed
+        .current
+        .as_ref()
+        .and_then(|have| have.load_balancer.tag(TAG_ADOPTED));
+    matches!(observed.adoption, Adoption::Given(_)) || given(tag)
 }
 
 /// Whether the tag says that the load balancer is not Herald's own.

@@ -181,3 +181,37 @@ async fn where_aws_takes_no_weights_the_listener_changes_at_once() {
     assert_eq!(fake.snapshot().count(ResourceKind::TargetGroup), 1);
     assert_eq!(fake.counts().of("ModifyListener"), 2);
 }
+
+#[tokio::test]
+async fn a_listener_of_a_lent_load_balancer_passes_from_its_owners_target_group() {
+    let (fake, _, _) = begin().await;
+    fake.edit(|region| {
+        for balancer in region.load_balancers.values_mut() {
+            balancer
+                .tags
+                .retain(|key, _| !key.starts_with("herald.dev/"));
+        }
+        for group in region.target_groups.values_mut() {
+            group.name = "owners".to_owned();
+            group.tags.retain(|key, _| !key.starts_with("herald.dev/"));
+        }
+    });
+    let snapshot = fake.snapshot();
+    let balancer = snapshot.of_kind(ResourceKind::LoadBalancer).next().unwrap();
+    let aws = provider(&fake);
+    let mut web = service("other");
+    web.ports = vec![port(80, 30_081)];
+    annotate(&mut web, "aws-load-balancer-scheme", "internal");
+    web.annotations.insert(
+        "herald.dev/aws-adopt-load-balancer-arn".into(),
+        balancer.id.clone(),
+    );
+    assert_eq!(settled(&aws, &web).await.reason, "Replacing");
+    assert_eq!(weights(&fake), [(30_080, Some(1)), (30_081, Some(0))]);
+    fake.advance(Duration::from_mins(1));
+    drive(&fake, &aws, &present(web, nodes(3))).await;
+    assert_eq!(weights(&fake), [(30_081, None)]);
+    // What is the owner's stays as it is.
+    assert_eq!(fake.counts().of("DeregisterTargets"), 0);
+    assert_eq!(fake.snapshot().count(ResourceKind::TargetGroup), 2);
+}
