@@ -22,7 +22,7 @@ use crate::record::{self, TAG_APPLIED, TAG_NODES, TAG_TAGS, TAG_TARGETS, Targets
 use crate::spec::{Attributes, Spec, Tags};
 use crate::status::kept;
 
-pub(crate) use replace::lent;
+pub(crate) use replace::{given, lent};
 
 /// The steps from what exists to what should exist, in order.
 pub fn plan(observed: &Observed) -> Result<Vec<Action>, Refusal> {

@@ -17,7 +17,7 @@ use crate::client::{CallError, Caller};
 use crate::cloud::LoadBalancer;
 use crate::facts::{Existing, Facts};
 use crate::observed::{Adoption, Have, Observed};
-use crate::plan::plan;
+use crate::plan::{given, plan};
 use crate::provider::Shared;
 use crate::record::{TAG_ADOPTED, TAG_RETIRES};
 use crate::spec::TargetType;
@@ -112,15 +112,12 @@ impl Shared {
             .account()
             .load_balancers_of(&self.settings.cluster_id, uid);
         self.read_tags_of_groups(caller, &own, None).await?;
-        let given = |is: &LoadBalancer| {
-            is.tag(TAG_ADOPTED)
-                .is_some_and(|how| how.starts_with("given"))
-        };
+        let lent = |is: &LoadBalancer| given(is.tag(TAG_ADOPTED));
         // What goes back needs a closer look.
-        own.sort_by_key(|is| !given(is));
+        own.sort_by_key(|is| !lent(is));
         let mut own = own.into_iter();
         if let Some(load_balancer) = own.next() {
-            if given(&load_balancer) {
+            if lent(&load_balancer) {
                 self.read_load_balancer(caller, &load_balancer.arn).await?;
             }
             let detail = self

@@ -8,7 +8,7 @@ use crate::action::{LOAD_BALANCER, Named, Step};
 use crate::cloud::{LoadBalancer, State};
 use crate::identity::{LBC_TAG_CLUSTER, LBC_TAG_RESOURCE, LBC_TAG_STACK};
 use crate::observed::{Adoption, Have, Observed};
-use crate::plan::{backend, fresh, groups, missing_tags, refuse, stale_tags};
+use crate::plan::{backend, fresh, given, groups, missing_tags, refuse, stale_tags};
 use crate::record::{TAG_ADOPTED, TAG_RETIRES};
 use crate::spec::{SecurityGroups, Spec, SubnetMapping, Tags};
 
@@ -128,9 +128,7 @@ pub(super) fn must_be_deleted_first(
     let Some(why) = cannot_become(is, spec) else {
         return Ok(None);
     };
-    let given_back = is
-        .tag(TAG_ADOPTED)
-        .is_some_and(|how| how.starts_with("given"));
+    let given_back = given(is.tag(TAG_ADOPTED));
     if spec.allow_outage && !given_back {
         return Ok(Some(Named::existing(&is.arn, &is.name)));
     }

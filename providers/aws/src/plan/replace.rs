@@ -72,6 +72,6 @@ pub(crate) fn lent(observed: &Observed) -> bool {
 }
 
 /// Whether the tag says that the load balancer is not Herald's own.
-pub(super) fn given(tag: Option<&str>) -> bool {
+pub(crate) fn given(tag: Option<&str>) -> bool {
     tag.is_some_and(|how| how.starts_with("given"))
 }
