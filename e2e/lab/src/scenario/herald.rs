@@ -1,14 +1,18 @@
 //! Herald itself: its pods, its leader, its processes.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Resource, ResourceExt};
 use nix::sys::signal::Signal;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::context::HERALD;
@@ -150,27 +154,41 @@ impl Context {
             .find(|container| container.name == "operator")
             .and_then(|container| container.args.clone())
             .unwrap_or_default();
-        let patch = json!({"spec": {"template": {"spec": {"containers": [
-            {"name": "operator", "args": with_flags(args, flags)},
-        ]}}}});
-        deployments
-            .patch(OPERATOR, &PatchParams::default(), &Patch::Strategic(&patch))
-            .await
-            .context("set the operator's flags")?;
+        let args = with_flags(args, flags);
+        self.set_args::<Deployment>(OPERATOR, "operator", &args)
+            .await?;
         self.operator_is_well().await
     }
 
     /// Sets all flags of the operator, and waits until it has rolled out.
     pub async fn operator_args(&self, args: &[&str]) -> Result<()> {
-        let deployments: Api<Deployment> = self.herald_api();
-        let patch = json!({"spec": {"template": {"spec": {"containers": [
-            {"name": "operator", "args": args},
-        ]}}}});
-        deployments
-            .patch(OPERATOR, &PatchParams::default(), &Patch::Strategic(&patch))
-            .await
-            .context("set the operator's arguments")?;
+        self.set_args::<Deployment>(OPERATOR, "operator", args)
+            .await?;
         self.operator_is_well().await
+    }
+
+    /// Sets the arguments of a container of a workload in Herald's namespace; it rolls
+    /// out then, which is not waited for.
+    pub async fn set_args<K>(
+        &self,
+        name: &str,
+        container: &str,
+        args: &[impl Serialize + Sync],
+    ) -> Result<()>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned,
+    {
+        let patch = json!({"spec": {"template": {"spec": {"containers": [
+            {"name": container, "args": args},
+        ]}}}});
+        self.herald_api::<K>()
+            .patch(name, &PatchParams::default(), &Patch::Strategic(&patch))
+            .await
+            .with_context(|| format!("set the arguments of {name}"))?;
+        Ok(())
     }
 
     /// Sets flags of the speakers, as [`Context::operator_flags`] does.
@@ -185,13 +203,9 @@ impl Context {
             .find(|container| container.name == "speaker")
             .and_then(|container| container.args.clone())
             .unwrap_or_default();
-        let patch = json!({"spec": {"template": {"spec": {"containers": [
-            {"name": "speaker", "args": with_flags(args, flags)},
-        ]}}}});
-        daemons
-            .patch(SPEAKER, &PatchParams::default(), &Patch::Strategic(&patch))
-            .await
-            .context("set the speakers' flags")?;
+        let args = with_flags(args, flags);
+        self.set_args::<DaemonSet>(SPEAKER, "speaker", &args)
+            .await?;
         self.speakers_are_well().await
     }
 

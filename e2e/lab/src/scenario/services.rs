@@ -12,8 +12,10 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use serde_json::{Map, Value, json};
+use tokio::process::Child;
 
 use super::{Context, wait};
+use crate::isolate;
 
 /// An IP family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,6 +277,18 @@ impl Context {
                 .await?;
         }
         Ok(())
+    }
+
+    /// Starts a server of the echo's protocols on a host outside of the cluster, at its
+    /// address on the management network: who is served by it loses no probe with a pod.
+    pub fn server_outside(&self) -> Result<Child> {
+        self.lab()
+            .command("cloud", isolate::own_path()?.with_file_name("echo"))
+            .args(["--name=outside", "--http-port=0"])
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("start the server outside of the cluster")
     }
 
     /// An `EndpointSlice` made by hand for a Service without a selector.

@@ -1,6 +1,5 @@
 //! BFD with routers that are not ours: how soon they know that a node is gone.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Stdio;
@@ -9,22 +8,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use herald_api::{BFDProfile, BGPAdvertisement, BGPPeer, BGPStatus};
 use kube::ResourceExt as _;
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams};
 use nix::sys::signal::Signal;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use super::bgp_fabric::{self as fabric, PATIENCE, has, next_hops};
 use super::bgp_matrix::{OURS, THEIRS, routers};
 use crate::faults::{self, Direction};
 use crate::network::Network;
-use crate::plan::Host;
 use crate::process;
-use crate::router::{Announces, Bfd, Neighbor, Router, RouterConfig, Software};
+use crate::router::{Bfd, Place, Router, Software};
 use crate::scenario::{Context, herald, wait};
 
-const PATIENCE: Duration = Duration::from_secs(30);
 /// The hold time of all sessions, and what may come on top of it.
 const HOLD: u16 = 3;
 const HOLD_SLACK: Duration = Duration::from_millis(1500);
@@ -49,8 +46,8 @@ pub(super) async fn a_dead_node(ctx: &mut Context) -> Result<()> {
 
     restart(ctx, &routers, vip).await?;
 
-    let mut left = every_node(ctx)?;
-    left.remove(&node_address(3)?);
+    let mut left = fabric::nodes(ctx)?;
+    left.remove(&fabric::node(3)?);
     let gone = silence(ctx, &routers, vip, "n3", true).await?;
     for (router, took) in routers.iter().zip(&gone) {
         ensure!(
@@ -94,7 +91,7 @@ pub(super) async fn fast(ctx: &mut Context) -> Result<()> {
         },
     ] {
         set_up(ctx, &routers, vip, timers).await?;
-        let all = every_node(ctx)?;
+        let all = fabric::nodes(ctx)?;
         let mut times = vec![Vec::new(); routers.len()];
         for _ in 0..ctx.effort().rounds(10) {
             let gone = silence(ctx, &routers, vip, "n3", false).await?;
@@ -140,11 +137,18 @@ async fn set_up(ctx: &Context, routers: &[Router], vip: IpAddr, timers: Bfd) -> 
         "transmitInterval": timers.interval,
         "detectMultiplier": timers.multiplier,
     });
-    create::<BFDProfile>(ctx, "fast", &profile).await?;
-    create::<BGPAdvertisement>(ctx, "all", &json!({})).await?;
+    fabric::create::<BFDProfile>(ctx, "fast", &profile).await?;
+    fabric::create::<BGPAdvertisement>(ctx, "all", &json!({})).await?;
+    let without = Place::Address(node_address(WITHOUT)?);
     for router in routers {
-        start(ctx, router, timers).await?;
-        let (own, _) = Host::Router(router.number()?).lan(0).context("on LAN 0")?;
+        let without = (!has_bfd(router, WITHOUT)).then_some(&without);
+        fabric::start(ctx, router, |neighbor| {
+            neighbor.hold = HOLD;
+            neighbor.graceful_restart = Some(60);
+            neighbor.bfd = (Some(&neighbor.place) != without).then_some(timers);
+        })
+        .await?;
+        let own = fabric::address(router)?;
         let mut spec = json!({
             "myASN": OURS, "holdTime": format!("{HOLD}s"), "bfdProfile": "fast",
         });
@@ -155,32 +159,12 @@ async fn set_up(ctx: &Context, routers: &[Router], vip: IpAddr, timers: Bfd) -> 
             spec["peerAddress"] = json!(own);
             spec["peerASN"] = json!(THEIRS);
         }
-        create::<BGPPeer>(ctx, router.name(), &spec).await?;
+        fabric::create::<BGPPeer>(ctx, router.name(), &spec).await?;
     }
     for router in routers {
-        has(router, vip, &every_node(ctx)?).await?;
+        has(router, vip, &fabric::nodes(ctx)?).await?;
     }
     watched(ctx, routers, timers).await
-}
-
-async fn start(ctx: &Context, router: &Router, timers: Bfd) -> Result<()> {
-    let (own, _) = Host::Router(router.number()?).lan(0).context("on LAN 0")?;
-    let mut neighbors = Vec::new();
-    for i in 1..=ctx.node_count() {
-        let mut neighbor = Neighbor::new(node_address(i)?, OURS);
-        neighbor.local = Some(own.into());
-        neighbor.hold = HOLD;
-        neighbor.graceful_restart = Some(60);
-        neighbor.bfd = has_bfd(router, &format!("n{i}")).then_some(timers);
-        neighbors.push(neighbor);
-    }
-    let config = RouterConfig {
-        asn: THEIRS,
-        id: own,
-        neighbors,
-        announces: Announces::default(),
-    };
-    router.start(&config, ctx.lab().logs()).await
 }
 
 /// BIRD dials, and is known by its range only.
@@ -188,32 +172,13 @@ fn is_dynamic(router: &Router) -> bool {
     router.software == Software::Bird
 }
 
+fn node_address(name: &str) -> Result<IpAddr> {
+    let number = name.strip_prefix('n').and_then(|i| i.parse().ok());
+    fabric::node(number.context("a node has a number")?)
+}
+
 fn has_bfd(router: &Router, node: &str) -> bool {
     router.software != Software::Bird || node != WITHOUT
-}
-
-fn node_address(i: u8) -> Result<IpAddr> {
-    let (v4, _) = Host::Node(i).lan(0).context("a node is on LAN 0")?;
-    Ok(v4.into())
-}
-
-fn every_node(ctx: &Context) -> Result<BTreeSet<IpAddr>> {
-    (1..=ctx.node_count()).map(node_address).collect()
-}
-
-async fn create<K>(ctx: &Context, name: &str, spec: &Value) -> Result<()>
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + serde::Serialize
-        + DeserializeOwned,
-{
-    let object: K = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}))?;
-    let api: Api<K> = ctx.herald_api();
-    let made = api.create(&PostParams::default(), &object).await;
-    made.with_context(|| format!("create {} {name}", K::kind(&())))?;
-    Ok(())
 }
 
 /// Waits until every session has BFD as it should, and its packets come at the rate
@@ -239,7 +204,7 @@ async fn watched(ctx: &Context, routers: &[Router], timers: Bfd) -> Result<()> {
         })
         .await?;
         for router in routers.iter().filter(|router| has_bfd(router, &node)) {
-            let (own, _) = Host::Router(router.number()?).lan(0).context("on LAN 0")?;
+            let own = fabric::address(router)?;
             let peer = if is_dynamic(router) {
                 format!("{}/{own}", router.name())
             } else {
@@ -264,23 +229,6 @@ async fn watched(ctx: &Context, routers: &[Router], timers: Bfd) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a router sends an address to these next hops.
-async fn has(router: &Router, address: IpAddr, hops: &BTreeSet<IpAddr>) -> Result<()> {
-    let what = format!("{router} to have {address} by {hops:?}");
-    wait::until_for(PATIENCE, &what, || async {
-        let seen = next_hops(router, address).await?;
-        ensure!(seen == *hops, "by {seen:?}");
-        Ok(())
-    })
-    .await
-}
-
-async fn next_hops(router: &Router, address: IpAddr) -> Result<BTreeSet<IpAddr>> {
-    let routes = router.routes().await?;
-    let routes = routes.iter().filter(|route| route.prefix.addr() == address);
-    Ok(routes.map(|route| route.next_hop).collect())
-}
-
 /// Silences a node, by a crash or by a cut of its link to the segment. Returns how
 /// long each router's kernel went on sending the address's traffic to it.
 async fn silence(
@@ -290,8 +238,7 @@ async fn silence(
     node: &str,
     crash: bool,
 ) -> Result<Vec<Duration>> {
-    let number = node.strip_prefix('n').and_then(|i| i.parse().ok());
-    let hop = node_address(number.context("a node has a number")?)?;
+    let hop = node_address(node)?;
     let mut monitors = Vec::new();
     for router in routers {
         monitors.push(RouteMonitor::start(router.name()).await?);
@@ -383,7 +330,7 @@ impl RouteMonitor {
 /// Every speaker is told to stop and comes back. Who keeps the routes of a speaker
 /// that restarts although BFD says that it is down does not miss one.
 async fn restart(ctx: &Context, routers: &[Router], vip: IpAddr) -> Result<()> {
-    let all = every_node(ctx)?;
+    let all = fabric::nodes(ctx)?;
     for pod in ctx.herald_pods(herald::SPEAKER).await? {
         ctx.signal(&pod.name_any(), "speaker", Signal::SIGTERM)?;
     }
@@ -408,12 +355,10 @@ async fn restart(ctx: &Context, routers: &[Router], vip: IpAddr) -> Result<()> {
 }
 
 async fn clean(ctx: &Context) -> Result<()> {
-    let (all, now) = (kube::api::ListParams::default(), DeleteParams::default());
-    let peers: Api<BGPPeer> = ctx.herald_api();
-    peers.delete_collection(&now, &all).await?;
-    let advertisements: Api<BGPAdvertisement> = ctx.herald_api();
-    advertisements.delete_collection(&now, &all).await?;
+    fabric::clean(ctx, &[]).await?;
     let profiles: Api<BFDProfile> = ctx.herald_api();
-    profiles.delete_collection(&now, &all).await?;
+    profiles
+        .delete_collection(&DeleteParams::default(), &ListParams::default())
+        .await?;
     Ok(())
 }

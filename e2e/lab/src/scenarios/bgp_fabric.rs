@@ -2,19 +2,24 @@
 //! the routers' tables, and what the speakers say of it.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use herald_api::{BGPAdvertisement, BGPPeer, BGPSession, BGPStatus, BGPStatusStatus};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Secret;
+use kube::Resource;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::bgp_matrix::{OURS, THEIRS};
 use crate::plan::{self, Host};
 use crate::router::{Announces, Neighbor, Router, RouterConfig};
-use crate::scenario::{Context, HERALD, wait};
+use crate::scenario::{Context, Family, HERALD, wait};
 
 /// How long routes and sessions may take to be as they should.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -74,12 +79,7 @@ pub(super) async fn peer_at(ctx: &Context, name: &str, at: IpAddr, more: Value) 
     for (field, value) in more.as_object().into_iter().flatten() {
         spec[field] = value.clone();
     }
-    let peer: BGPPeer = object(name, &spec)?;
-    ctx.herald_api()
-        .create(&PostParams::default(), &peer)
-        .await
-        .with_context(|| format!("create BGPPeer {name}"))?;
-    Ok(())
+    create::<BGPPeer>(ctx, name, &spec).await
 }
 
 /// A Secret with a password for peers.
@@ -92,8 +92,25 @@ pub(super) async fn secret(ctx: &Context, name: &str, password: &str) -> Result<
     Ok(())
 }
 
+/// Makes an object of Herald's with this specification.
+pub(super) async fn create<K>(ctx: &Context, name: &str, spec: &Value) -> Result<()>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned,
+{
+    let made = ctx
+        .herald_api::<K>()
+        .create(&PostParams::default(), &object(name, spec)?)
+        .await;
+    made.with_context(|| format!("create {} {name}", K::kind(&())))?;
+    Ok(())
+}
+
 /// An object with this specification.
-pub(super) fn object<K: serde::de::DeserializeOwned>(name: &str, spec: &Value) -> Result<K> {
+pub(super) fn object<K: DeserializeOwned>(name: &str, spec: &Value) -> Result<K> {
     Ok(serde_json::from_value(
         json!({"metadata": {"name": name}, "spec": spec}),
     )?)
@@ -101,12 +118,19 @@ pub(super) fn object<K: serde::de::DeserializeOwned>(name: &str, spec: &Value) -
 
 /// Announces all pools to all peers.
 pub(super) async fn advertise(ctx: &Context) -> Result<()> {
-    let advertisement: BGPAdvertisement = object("all", &json!({"communities": ["64512:7"]}))?;
-    ctx.herald_api()
-        .create(&PostParams::default(), &advertisement)
-        .await
-        .context("create the BGPAdvertisement")?;
-    Ok(())
+    create::<BGPAdvertisement>(ctx, "all", &json!({"communities": ["64512:7"]})).await
+}
+
+/// Makes pool, advertisement and a Service of so many pods; returns its IPv4 address
+/// when a router sends it to every node.
+pub(super) async fn serve(ctx: &Context, router: &Router, pods: u32) -> Result<IpAddr> {
+    pool(ctx).await?;
+    advertise(ctx).await?;
+    ctx.deploy_echo("web", pods).await?;
+    ctx.expose("web").only(Family::V4).create().await?;
+    let address = ctx.address("web", Family::V4).await?;
+    has(router, address, &nodes(ctx)?).await?;
+    Ok(address)
 }
 
 /// A pool of addresses that are on no network, not announced on the LAN.

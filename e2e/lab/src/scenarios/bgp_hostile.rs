@@ -17,7 +17,7 @@ use super::bgp_matrix::{THEIRS, routers};
 use crate::announcer::hostile::{self, Answer, Deed, Done, Hostile};
 use crate::network::batch;
 use crate::router::Router;
-use crate::scenario::{Context, Family, herald};
+use crate::scenario::{Context, herald};
 use crate::{isolate, process};
 
 /// Where the hostile peers are.
@@ -33,13 +33,8 @@ pub(super) async fn hostile_peers(ctx: &mut Context) -> Result<()> {
     let good = routers.first().context("there is a router")?;
     fabric::start(ctx, good, |_| {}).await?;
     fabric::peer(ctx, good, json!({})).await?;
-    fabric::pool(ctx).await?;
-    fabric::advertise(ctx).await?;
-    ctx.deploy_echo("web", 1).await?;
-    ctx.expose("web").only(Family::V4).create().await?;
-    let address = ctx.address("web", Family::V4).await?;
+    let address = fabric::serve(ctx, good, 1).await?;
     let nodes = fabric::nodes(ctx)?;
-    has(good, address, &nodes).await?;
 
     let hostile = Hostile {
         speaker: fabric::node(1)?,

@@ -13,7 +13,7 @@ use super::bgp_fabric::{self as fabric, has};
 use super::bgp_matrix::{THEIRS, routers};
 use crate::plan::Host;
 use crate::router::Router;
-use crate::scenario::{Context, Family};
+use crate::scenario::Context;
 
 /// An AS that nobody is in.
 const NOBODYS: u32 = 64999;
@@ -53,13 +53,8 @@ pub(super) async fn told_in_words(ctx: &mut Context) -> Result<()> {
     fabric::peer_at(ctx, "no-secret", free.0.into(), unknown).await?;
     fabric::peer(ctx, good, soon(json!({}))).await?;
 
-    fabric::pool(ctx).await?;
-    fabric::advertise(ctx).await?;
-    ctx.deploy_echo("web", 2).await?;
-    ctx.expose("web").only(Family::V4).create().await?;
-    let address = ctx.address("web", Family::V4).await?;
+    let address = fabric::serve(ctx, good, 2).await?;
     let nodes = fabric::nodes(ctx)?;
-    has(good, address, &nodes).await?;
     ctx.step("the good peer has the routes");
 
     says(

@@ -17,7 +17,6 @@ use super::bgp_fabric::{self as fabric, has, next_hops};
 use super::bgp_matrix::routers;
 use super::failover::{count, stop};
 use crate::faults::{self, Direction};
-use crate::isolate;
 use crate::network::Network;
 use crate::plan::Host;
 use crate::prober::{ProbeReport, Probing, Target};
@@ -58,15 +57,7 @@ async fn serve(ctx: &Context) -> Result<Served> {
         });
         fabric::peer(ctx, router, more).await?;
     }
-    let program = isolate::own_path()?.with_file_name("echo");
-    let server = ctx
-        .lab()
-        .command("cloud", program)
-        .args(["--name=outside", "--http-port=0"])
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .context("start the server outside of the cluster")?;
+    let server = ctx.server_outside()?;
     fabric::pool(ctx).await?;
     fabric::advertise(ctx).await?;
     ctx.expose("web")

@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kube::ResourceExt as _;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, ListParams};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 use serde_json::json;
@@ -90,14 +90,7 @@ async fn installed(ctx: &mut Context) -> Result<()> {
     for family in ctx.ip_families() {
         args.push(format!("--range={}", ctx.range(family, 0, GIVES)));
     }
-    let deployments: Api<Deployment> = ctx.herald_api();
-    let patch = json!({"spec": {"template": {"spec": {"containers": [
-        {"name": "source", "args": args},
-    ]}}}});
-    deployments
-        .patch(SOURCE, &PatchParams::default(), &Patch::Strategic(&patch))
-        .await
-        .context("set the source's ranges")?;
+    ctx.set_args::<Deployment>(SOURCE, "source", &args).await?;
     source_is_well(ctx).await?;
     // There is no DNS in the lab.
     let services: Api<Service> = ctx.herald_api();

@@ -21,7 +21,6 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use tokio::process::Child;
 
-use crate::isolate;
 use crate::plan::Host;
 use crate::prober::{Probing, Target};
 use crate::scenario::{Context, Family};
@@ -46,15 +45,7 @@ pub(super) struct Outside {
 impl Outside {
     /// Starts the server, and makes the pool and its announcement.
     async fn start(ctx: &Context) -> Result<Self> {
-        let program = isolate::own_path()?.with_file_name("echo");
-        let server = ctx
-            .lab()
-            .command("cloud", program)
-            .args(["--name=outside", "--http-port=0"])
-            .stdin(std::process::Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .context("start the server outside of the cluster")?;
+        let server = ctx.server_outside()?;
         let (host, _) = Host::Cloud.management().context("it is on management")?;
         ctx.pool("pool", POOL).await?;
         Ok(Self {
