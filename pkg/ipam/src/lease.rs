@@ -233,15 +233,17 @@ impl Leases {
         }
     }
 
-    /// Of the leases that a Service asked for those stay that somebody has.
+    /// Of the leases that a Service asked for those stay that somebody has. Who has what
+    /// a source gave wrongly has it by another lease.
     pub(crate) fn keep(&mut self, uid: &str, held: impl Fn(&IpAddr) -> bool) {
         for book in self.books.values_mut() {
             for id in book.by_uid.get(uid).into_iter().flatten() {
                 let leased = book.leased.get(id);
-                if leased.is_some_and(|leased| held(&leased.address)) {
+                let good = leased.is_some_and(|leased| leased.good);
+                if good && leased.is_some_and(|leased| held(&leased.address)) {
                     book.departing.remove(id);
                 } else {
-                    book.departing.insert(id.clone(), true);
+                    book.departing.insert(id.clone(), good);
                 }
             }
         }
@@ -280,18 +282,23 @@ impl Allocator {
         };
         let book = self.leases.books.entry(request.pool.clone()).or_default();
         book.departing.remove(&request.id);
-        if let Some(address) = given {
-            let lease = Lease {
-                id: request.id.clone(),
-                address,
-            };
-            book.learn(lease, checked.is_ok());
+        let leased = book.leased.contains_key(&request.id) || given.is_some();
+        match given {
+            Some(address) => {
+                let lease = Lease {
+                    id: request.id.clone(),
+                    address,
+                };
+                book.learn(lease, checked.is_ok());
+            }
+            // What it gave before does not count any more.
+            None => book.lose(&request.id),
         }
         let Err(message) = checked else {
             book.rebuffs.remove(&request.id);
             return;
         };
-        if book.leased.contains_key(&request.id) {
+        if leased {
             // What it gives is of no use to anybody else.
             book.departing.insert(request.id.clone(), false);
         }

@@ -261,6 +261,39 @@ fn a_source_that_has_forgotten_is_reminded_and_one_that_disagrees_is_told_of() {
 }
 
 #[test]
+fn a_no_counts_more_than_an_earlier_yes() {
+    let mut allocator = allocator(vec![outside()]);
+    let mut source = Source::with(1);
+    lease(&mut allocator, &mut source, &v4("web"), at(0)).unwrap();
+    allocator.release("uid-web", at(1));
+    // The source has it back, and its answer is lost.
+    let id = allocator.next_departing("outside").unwrap();
+    source.given.remove(&id);
+    allocator.returned("outside", &id, false);
+    lease(&mut allocator, &mut source, &v4("late"), at(1)).unwrap();
+    let calls = source.calls;
+    let error = lease(&mut allocator, &mut source, &v4("web"), at(1)).unwrap_err();
+    assert_eq!(error.reason(), "SourceRefused");
+    assert_eq!(source.calls, calls + 1);
+    give_back(&mut allocator, &mut source);
+    assert_eq!(source.given.keys().collect::<Vec<_>>(), ["uid-late.ipv4"]);
+}
+
+#[test]
+fn what_a_source_gave_twice_is_given_back_by_who_can_not_have_it() {
+    let mut allocator = allocator(vec![outside()]);
+    let mut source = Source::with(1);
+    lease(&mut allocator, &mut source, &v4("web"), at(0)).unwrap();
+    source.given.clear();
+    let error = lease(&mut allocator, &mut source, &v4("late"), at(0)).unwrap_err();
+    assert_eq!(error.reason(), "SourceRefused");
+    allocator.withdraw("uid-late");
+    allocator.release("uid-web", at(1));
+    give_back(&mut allocator, &mut source);
+    assert!(source.given.is_empty(), "{:?}", source.given);
+}
+
+#[test]
 fn a_shared_address_is_one_lease_until_the_last_has_left() {
     let shared = |name: &str, port| ServiceRequest {
         sharing_key: Some("key".into()),
