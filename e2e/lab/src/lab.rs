@@ -32,6 +32,8 @@ const DIRECTORY: &str = "/run/herald-lab";
 /// How long each part of a lab may take to start; a virtual machine stretches
 /// it. Generous: other labs and builds may run beside this one.
 const START: Duration = Duration::from_mins(2);
+/// What kubectl says when a TLS handshake took longer than Go's ten seconds.
+const NO_HANDSHAKE: &str = "TLS handshake timeout";
 
 /// Port of `herald-fakecloud` on host `cloud`.
 pub const FAKECLOUD_PORT: u16 = 8090;
@@ -243,7 +245,23 @@ impl Lab {
             .map(drop)
     }
 
+    /// Runs kubectl, again where the API server was too busy to shake hands: then
+    /// it has seen nothing of the command. A virtual machine beside busy labs is
+    /// that slow now and then.
     async fn kubectl_with(&self, args: &[&str], input: Option<&str>) -> Result<String> {
+        let tries = 2 * vm::patience();
+        for _ in 1..tries {
+            match self.kubectl_once(args, input).await {
+                Err(error) if error.to_string().contains(NO_HANDSHAKE) => {
+                    eprintln!("lab: {error:#}; once more");
+                }
+                done => return done,
+            }
+        }
+        self.kubectl_once(args, input).await
+    }
+
+    async fn kubectl_once(&self, args: &[&str], input: Option<&str>) -> Result<String> {
         use tokio::io::AsyncWriteExt as _;
         let mut command = tokio::process::Command::from(self.kubectl_command(args));
         command
