@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use anyhow::{Context as _, Result};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::{Neighbor, Place, Program, Route, Router, RouterConfig, SessionState};
 
@@ -132,14 +132,21 @@ pub(super) async fn refresh(router: &Router) -> Result<()> {
     birdc(router, &["reload", "in", "\"b*\""]).await.map(drop)
 }
 
-/// Written to the socket by ourselves: a client's start would be measured too.
+/// Written to the socket by ourselves: a client's start would be measured too. Returns
+/// when it is done: BIRD drops what it has read of a connection that is closed.
 pub(super) async fn withdraw_hosts(router: &Router) -> Result<()> {
-    let mut socket = tokio::net::UnixStream::connect(router.path("bird.ctl")).await?;
+    let socket = tokio::net::UnixStream::connect(router.path("bird.ctl")).await?;
+    let mut socket = BufReader::new(socket);
     socket.write_all(b"disable hosts\n").await?;
-    // Its greeting comes when it has read the command.
-    let mut said = [0; 4];
-    socket.read_exact(&mut said).await?;
-    Ok(())
+    let mut lines = socket.lines();
+    while let Some(line) = lines.next_line().await? {
+        if line.starts_with("0009-hosts: disabled") || line.starts_with("0008-hosts: already") {
+            return Ok(());
+        }
+        // The greeting is 0001; errors are 8000 and above.
+        ensure!(!line.starts_with(['8', '9']), "BIRD: {line}");
+    }
+    bail!("BIRD closed its socket before it had disabled the hosts")
 }
 
 pub(super) async fn sessions(router: &Router) -> Result<Vec<SessionState>> {
