@@ -141,8 +141,15 @@ impl Session {
 
     /// What a connection's end means for the session.
     pub(super) fn ended(&mut self, connection: &Connection, down: Down, now: Instant) {
-        // A peer that ends what it began goes at its own pace.
-        let fault = matches!(down, Down::Sent { .. });
+        // A peer that ends what it began goes at its own pace, and a path that failed
+        // is no fault of the peer's.
+        let fault = match &down {
+            Down::Sent { notification, .. } => {
+                let ended = notification.inner();
+                ended.as_ref().unwrap_or(notification).code != Code::BFD_DOWN
+            }
+            _ => false,
+        };
         if let Stage::Established(_, since) = connection.stage {
             if now.saturating_duration_since(since) >= PROVEN {
                 self.failures = 0;

@@ -614,6 +614,22 @@ fn bfd_ends_a_session_that_is_up_and_no_other() {
     }
 }
 
+/// A link that comes and goes does not keep the peer out when it is back.
+#[test]
+fn a_path_that_fails_again_and_again_is_used_when_it_is_back() {
+    for notifications in [false, true] {
+        let mut bench = Bench::new(config());
+        let mut open = theirs(true);
+        open.capabilities.push(graceful(notifications));
+        for _ in 0..2 * DAMPED {
+            let id = bench.accept();
+            bench.establish(id, &open);
+            bench.handle(Input::BfdDown);
+            assert_ne!(bench.session.state(), State::Idle);
+        }
+    }
+}
+
 /// RFC 8538 §3: over a reset the peer may keep our routes.
 #[test]
 fn a_reset_is_not_hard_and_begins_anew_at_once() {
