@@ -128,6 +128,8 @@ enum Command {
     Announce { settings: String },
     #[command(name = announcer::sink::SUBCOMMAND, hide = true)]
     Sink { settings: String },
+    #[command(name = announcer::bfd::SUBCOMMAND, hide = true)]
+    BfdPeers { settings: String },
     #[command(name = announcer::hostile::SUBCOMMAND, hide = true)]
     HostilePeer { settings: String },
     #[command(name = router::SUBCOMMAND, hide = true)]
@@ -305,6 +307,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::PeersHere(peers) => runtime()?.block_on(peers.run())?,
         Command::Announce { settings } => runtime()?.block_on(announcer::run(&settings))?,
         Command::Sink { settings } => runtime()?.block_on(announcer::sink::run(&settings))?,
+        Command::BfdPeers { settings } => runtime()?.block_on(announcer::bfd::run(&settings))?,
         Command::HostilePeer { settings } => {
             runtime()?.block_on(announcer::hostile::run(&settings))?;
         }

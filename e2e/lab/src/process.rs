@@ -106,6 +106,16 @@ impl Found {
     pub fn cpu_time(&self) -> Option<Duration> {
         cpu_time(&fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?)
     }
+
+    /// The same of its first thread with a name; none if there is no such thread.
+    pub fn thread_cpu_time(&self, thread: &str) -> Option<Duration> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?;
+        threads.filter_map(Result::ok).find_map(|entry| {
+            let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            (name.trim_end() == thread).then(|| cpu_time(&stat))?
+        })
+    }
 }
 
 /// `utime` and `stime` of /proc/PID/stat, in ticks of 10 ms on every Linux.

@@ -5,6 +5,7 @@
 //! It is told what to do by lines of JSON on its standard input ([`Order`]), says
 //! what happens on its standard output ([`Report`]), and ends with its input.
 
+pub mod bfd;
 mod handle;
 pub mod hostile;
 mod run;

@@ -26,7 +26,12 @@ pub struct Sink {
     pub asn: u16,
     /// How many IPv4 prefixes it is told, and later withdrawn.
     pub prefixes: u32,
+    /// Read nothing at all, and say each second that we are there.
+    pub deaf: bool,
 }
+
+/// Octets that the kernel takes for one who does not read.
+const SMALL: u32 = 4096;
 
 /// One way of what it has seen.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -44,6 +49,9 @@ pub struct Seen {
 pub async fn run(settings: &str) -> Result<()> {
     let sink: Sink = serde_json::from_str(settings).context("read the settings")?;
     let socket = TcpSocket::new_v4()?;
+    if sink.deaf {
+        socket.set_recv_buffer_size(SMALL)?;
+    }
     socket.bind(SocketAddr::new(sink.source, 0))?;
     let stream = socket
         .connect(SocketAddr::new(sink.address, 179))
@@ -58,6 +66,13 @@ pub async fn run(settings: &str) -> Result<()> {
     };
     stream.write_all(&wire::Open::new(sink.asn, id).message())?;
     let keepalive = wire::message(wire::KEEPALIVE, &[]);
+    if sink.deaf {
+        loop {
+            let written = stream.write_all(&keepalive);
+            written.context("the session is over")?;
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
     let mut count = Count::default();
     let mut buffer = Vec::with_capacity(1 << 20);
     let mut piece = vec![0; 1 << 16];

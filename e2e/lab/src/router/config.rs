@@ -20,6 +20,9 @@ pub struct RouterConfig {
 pub struct Announces {
     /// How many IPv4 host routes, from 11.0.0.0 on; at most 2²⁴.
     pub hosts_v4: u32,
+    /// Routes from 10.61.0.0 on, each with an attribute that nobody else would send,
+    /// as `ExaBGP`, and no other, is told: type, flags and value, `0x99 0xc0 0x01`.
+    pub odd: &'static [&'static str],
 }
 
 /// Where a neighbour is.

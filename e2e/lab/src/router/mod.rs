@@ -10,6 +10,7 @@
 
 mod bird;
 mod config;
+mod exabgp;
 mod frr;
 mod gobgp;
 mod host;
@@ -57,11 +58,21 @@ pub enum Software {
     Gobgp,
     /// `OpenBGPD`.
     Openbgpd,
+    /// `ExaBGP`, which has no table of its own and sends whatever it is told.
+    Exabgp,
 }
 
 impl Software {
     /// All that the lab knows.
-    pub const ALL: [Self; 4] = [Self::Frr, Self::Bird, Self::Gobgp, Self::Openbgpd];
+    pub const ALL: [Self; 5] = [
+        Self::Frr,
+        Self::Bird,
+        Self::Gobgp,
+        Self::Openbgpd,
+        Self::Exabgp,
+    ];
+    /// Those that are routers: they have a table, and tell others of it.
+    pub const ROUTERS: [Self; 4] = [Self::Frr, Self::Bird, Self::Gobgp, Self::Openbgpd];
 
     /// Its Debian package.
     pub const fn package(self) -> &'static str {
@@ -70,6 +81,7 @@ impl Software {
             Self::Bird => "bird2",
             Self::Gobgp => "gobgpd",
             Self::Openbgpd => "openbgpd",
+            Self::Exabgp => "exabgp",
         }
     }
 }
@@ -81,6 +93,7 @@ impl fmt::Display for Software {
             Self::Bird => "bird",
             Self::Gobgp => "gobgp",
             Self::Openbgpd => "openbgpd",
+            Self::Exabgp => "exabgp",
         })
     }
 }
@@ -154,6 +167,7 @@ impl Router {
             Software::Bird => bird::prepare(self, config)?,
             Software::Gobgp => gobgp::prepare(self, config)?,
             Software::Openbgpd => openbgpd::prepare(self, config)?,
+            Software::Exabgp => exabgp::prepare(self, config)?,
         };
         for (program, arguments) in programs {
             let mut command = host::command(&self.name, self.software, program)?;
@@ -200,6 +214,7 @@ impl Router {
             Software::Bird => bird::reset(self).await,
             Software::Gobgp => gobgp::reset(self).await,
             Software::Openbgpd => openbgpd::reset(self).await,
+            Software::Exabgp => self.cannot("reset its sessions"),
         }
     }
 
@@ -210,16 +225,17 @@ impl Router {
             Software::Bird => bird::refresh(self).await,
             Software::Gobgp => gobgp::refresh(self).await,
             Software::Openbgpd => openbgpd::refresh(self).await,
+            Software::Exabgp => self.cannot("ask for a refresh"),
         }
     }
 
-    /// How many IPv4 prefixes its neighbours have sent it; not for BIRD.
+    /// How many IPv4 prefixes its neighbours have sent it; not for BIRD and `ExaBGP`.
     pub async fn prefixes_received(&self) -> Result<u64> {
         match self.software {
             Software::Frr => frr::prefixes_received(self).await,
             Software::Gobgp => gobgp::prefixes_received(self).await,
             Software::Openbgpd => openbgpd::prefixes_received(self).await,
-            Software::Bird => anyhow::bail!("{self} is not asked for what it has learnt"),
+            Software::Bird | Software::Exabgp => self.cannot("count what it has learnt"),
         }
     }
 
@@ -231,6 +247,7 @@ impl Router {
             Software::Frr => frr::shut_down(self, from).await,
             Software::Gobgp => gobgp::shut_down(self, from).await,
             Software::Openbgpd => openbgpd::shut_down(self, from).await,
+            Software::Exabgp => self.cannot("pass on routes"),
         }
     }
 
@@ -241,6 +258,7 @@ impl Router {
             Software::Bird => bird::routes(self).await,
             Software::Gobgp => gobgp::routes(self).await,
             Software::Openbgpd => openbgpd::routes(self).await,
+            Software::Exabgp => exabgp::routes(self),
         }
         .with_context(|| format!("read the routes of {self}"))?;
         routes.sort();
@@ -254,6 +272,7 @@ impl Router {
             Software::Bird => bird::sessions(self).await,
             Software::Gobgp => gobgp::sessions(self).await,
             Software::Openbgpd => openbgpd::sessions(self).await,
+            Software::Exabgp => exabgp::sessions(self),
         }
         .with_context(|| format!("read the sessions of {self}"))
     }
@@ -263,10 +282,12 @@ impl Router {
         match self.software {
             Software::Frr => frr::bfd_up(self).await,
             Software::Bird => bird::bfd_up(self).await,
-            Software::Gobgp | Software::Openbgpd => {
-                anyhow::bail!("{} has no BFD in this version", self.software)
-            }
+            Software::Gobgp | Software::Openbgpd | Software::Exabgp => self.cannot("speak BFD"),
         }
+    }
+
+    fn cannot<T>(&self, what: &str) -> Result<T> {
+        anyhow::bail!("{self} can't be made to {what}")
     }
 
     /// Memory of its programs, in KiB.

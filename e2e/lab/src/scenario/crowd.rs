@@ -43,6 +43,22 @@ impl Context {
         Ok(begin.elapsed())
     }
 
+    /// `EndpointSlice`s for the Services `NAME-0` and on, before or after they are
+    /// made: with one endpoint that is ready, and where nothing is.
+    pub async fn crowd_endpoints(&self, name: &str, count: u32) -> Result<()> {
+        // For the documentation (RFC 5737).
+        let nowhere = [IpAddr::from([192, 0, 2, 1])];
+        stream::iter(0..count)
+            .map(|i| async move {
+                let ports = json!([{"port": 80, "protocol": "TCP"}]);
+                self.endpoints_by_hand(&format!("{name}-{i}"), &nowhere, ports)
+                    .await
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_for_each(|()| async { Ok(()) })
+            .await
+    }
+
     /// One Service as those of a crowd.
     pub async fn crowd_one(&self, name: &str, labels: Value) -> Result<()> {
         create(&self.api(), name, labels).await

@@ -1,24 +1,20 @@
 //! BFD with routers that are not ours: how soon they know that a node is gone.
 
 use std::net::IpAddr;
-use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use herald_api::{BFDProfile, BGPAdvertisement, BGPPeer, BGPStatus};
 use kube::ResourceExt as _;
-use kube::api::{Api, DeleteParams, ListParams};
+use kube::api::Api;
 use nix::sys::signal::Signal;
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
 
 use super::bgp_fabric::{self as fabric, PATIENCE, has, next_hops};
 use super::bgp_matrix::{OURS, THEIRS, routers};
+use super::route_monitor::RouteMonitor;
 use crate::faults::{self, Direction};
 use crate::network::Network;
-use crate::process;
 use crate::router::{Bfd, Place, Router, Software};
 use crate::scenario::{Context, herald, wait};
 
@@ -210,23 +206,28 @@ async fn watched(ctx: &Context, routers: &[Router], timers: Bfd) -> Result<()> {
             } else {
                 router.name().to_owned()
             };
-            let labels = [("peer", peer.as_str())];
-            let name = "herald_bfd_control_packet_input";
-            let what = format!("{router} to send {node} packets fast");
-            wait::until_for(PATIENCE, &what, || async {
-                let before = ctx.speaker_metrics(&node).await?.sum(name, &labels);
-                let begin = Instant::now();
-                tokio::time::sleep(Duration::from_secs(2)).await;
-                let after = ctx.speaker_metrics(&node).await?.sum(name, &labels);
-                let rate = (after - before) / begin.elapsed().as_secs_f64();
-                let least = 0.8 * 1000.0 / f64::from(timers.interval);
-                ensure!(rate >= least, "{rate} a second, of {least}");
-                Ok(())
-            })
-            .await?;
+            at_full_rate(ctx, &node, &peer, timers).await?;
         }
     }
     Ok(())
+}
+
+/// Waits until a peer's packets come to a node as often as was agreed on.
+async fn at_full_rate(ctx: &Context, node: &str, peer: &str, timers: Bfd) -> Result<()> {
+    let labels = [("peer", peer)];
+    let name = "herald_bfd_control_packet_input";
+    let what = format!("{peer} to send {node} packets fast");
+    wait::until_for(PATIENCE, &what, || async {
+        let before = ctx.speaker_metrics(node).await?.sum(name, &labels);
+        let begin = Instant::now();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let after = ctx.speaker_metrics(node).await?.sum(name, &labels);
+        let rate = (after - before) / begin.elapsed().as_secs_f64();
+        let least = 0.8 * 1000.0 / f64::from(timers.interval);
+        ensure!(rate >= least, "{rate} a second, of {least}");
+        Ok(())
+    })
+    .await
 }
 
 /// Silences a node, by a crash or by a cut of its link to the segment. Returns how
@@ -241,7 +242,7 @@ async fn silence(
     let hop = node_address(node)?;
     let mut monitors = Vec::new();
     for router in routers {
-        monitors.push(RouteMonitor::start(router.name()).await?);
+        monitors.push(RouteMonitor::start(router).await?);
     }
     let begin = Instant::now();
     if crash {
@@ -258,73 +259,6 @@ async fn silence(
         times.push(at.saturating_duration_since(begin));
     }
     Ok(times)
-}
-
-/// The changes of a router's routes, as its kernel tells them.
-struct RouteMonitor {
-    _child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl RouteMonitor {
-    async fn start(host: &str) -> Result<Self> {
-        let mut command = Command::from(process::in_host(Some(host), Path::new("ip")));
-        let mut child = command
-            .args(["-4", "-oneline", "monitor", "route"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("run ip monitor")?;
-        let output = child.stdout.take().context("standard output is piped")?;
-        let mut monitor = Self {
-            _child: child,
-            lines: BufReader::new(output).lines(),
-        };
-        monitor.listens(host).await?;
-        Ok(monitor)
-    }
-
-    /// Returns when it tells of a route that is made for this.
-    async fn listens(&mut self, host: &str) -> Result<()> {
-        let canary = "192.0.2.254";
-        for _ in 0..50 {
-            crate::network::batch(
-                Some(host),
-                &format!("route replace blackhole {canary}/32\n"),
-            )?;
-            crate::network::batch(Some(host), &format!("route del blackhole {canary}/32\n"))?;
-            let told = async {
-                while let Some(line) = self.lines.next_line().await? {
-                    if line.contains(canary) {
-                        return Ok(());
-                    }
-                }
-                bail!("ip monitor ended")
-            };
-            if let Ok(told) = tokio::time::timeout(Duration::from_millis(200), told).await {
-                return told;
-            }
-        }
-        bail!("ip monitor tells nothing on {host}")
-    }
-
-    /// When an address's traffic no longer goes to this hop.
-    async fn is_without(&mut self, address: IpAddr, hop: IpAddr) -> Result<Instant> {
-        let (address, hop) = (address.to_string(), format!("via {hop} "));
-        let told = async {
-            while let Some(line) = self.lines.next_line().await? {
-                let at = Instant::now();
-                let about = line.split_whitespace().any(|word| word == address);
-                if about && (line.starts_with("Deleted") || !line.contains(&hop)) {
-                    return Ok(at);
-                }
-            }
-            bail!("ip monitor ended")
-        };
-        let told = tokio::time::timeout(PATIENCE, told).await;
-        told.with_context(|| format!("it goes on sending {address} {hop}"))?
-    }
 }
 
 /// Every speaker is told to stop and comes back. Who keeps the routes of a speaker
@@ -356,9 +290,5 @@ async fn restart(ctx: &Context, routers: &[Router], vip: IpAddr) -> Result<()> {
 
 async fn clean(ctx: &Context) -> Result<()> {
     fabric::clean(ctx, &[]).await?;
-    let profiles: Api<BFDProfile> = ctx.herald_api();
-    profiles
-        .delete_collection(&DeleteParams::default(), &ListParams::default())
-        .await?;
-    Ok(())
+    fabric::delete_all::<BFDProfile>(ctx).await
 }

@@ -19,14 +19,15 @@ use crate::scenario::{Context, statistics, wait};
 use crate::{isolate, process};
 
 const PREFIXES: u32 = 100_000;
-/// Prefixes of the table whose memory is measured.
+/// Prefixes of the table whose memory is measured, and the peers that have it.
 const MANY: u32 = 1_000_000;
+const PEERS: u8 = 4;
 /// How often each is measured, unless told otherwise; the median counts.
 const ROUNDS: u32 = 5;
 /// AS of the peer that is told.
 const SINK: u16 = 64_600;
 /// Where the peer is, and where Herald's engine is.
-const SINK_HOST: &str = "c1";
+const SINK_HOST: Host = Host::Client(1);
 const OUR_HOST: &str = "c2";
 
 /// What a sender took, in seconds, a value for each round.
@@ -82,7 +83,7 @@ pub(super) async fn hundred_thousand(ctx: &mut Context) -> Result<()> {
         let mut taken = Taken::default();
         for _ in 0..rounds {
             feed(ctx, &bird, (*router != bird).then_some(router)).await?;
-            let (mut sink, seen) = announced(address(router)?, PREFIXES).await?;
+            let (mut sink, seen) = announced(address(router)?, SINK_HOST, PREFIXES).await?;
             let ordered = now()?;
             router.lose_routes(address(&bird)?).await?;
             taken.note(seen, ordered, sink.seen().await?);
@@ -109,8 +110,8 @@ pub(super) async fn hundred_thousand(ctx: &mut Context) -> Result<()> {
 
 /// One round of Herald's engine.
 async fn herald(taken: &mut Taken) -> Result<()> {
-    let mut announcer = Announcer::start(OUR_HOST, &settings(PREFIXES)?).await?;
-    let (mut sink, seen) = announced(our_address()?.into(), PREFIXES).await?;
+    let mut announcer = Announcer::start(OUR_HOST, &settings(PREFIXES, &[SINK_HOST])?).await?;
+    let (mut sink, seen) = announced(our_address()?.into(), SINK_HOST, PREFIXES).await?;
     let ordered = now()?;
     let order = Order::Withdraw(Routes::hosts(PREFIXES));
     announcer.order(&order).await?;
@@ -118,19 +119,31 @@ async fn herald(taken: &mut Taken) -> Result<()> {
     announcer.kill().await
 }
 
-/// What a prefix costs: by the memory with a million of them, told to a peer, and with
-/// one.
+/// What a prefix costs, and each further peer that has it: by the memory with a million
+/// of them and with one, told to one peer and to several.
 async fn memory(ctx: &mut Context) -> Result<()> {
     let mut kib = Vec::new();
-    for prefixes in [1, MANY] {
-        let announcer = Announcer::start(OUR_HOST, &settings(prefixes)?).await?;
-        let (_sink, _) = announced(our_address()?.into(), prefixes).await?;
+    for (prefixes, peers) in [(1, 1), (MANY, 1), (MANY, PEERS)] {
+        // Routers are on the LAN too, and none of their daemons runs now.
+        let hosts: Vec<Host> = std::iter::once(SINK_HOST)
+            .chain((1..peers).map(Host::Router))
+            .collect();
+        let announcer = Announcer::start(OUR_HOST, &settings(prefixes, &hosts)?).await?;
+        let mut sinks = Vec::new();
+        for host in hosts {
+            sinks.push(announced(our_address()?.into(), host, prefixes).await?);
+        }
         kib.push(announcer.rss_kib().context("the announcer runs")?);
         announcer.kill().await?;
     }
-    let more = u32::try_from(kib[1].saturating_sub(kib[0]) * 1024)?;
-    let each = f64::from(more) / f64::from(MANY);
-    ctx.figure("herald/memory-per-prefix", each.round(), "B");
+    let more = |from: usize, to: usize| -> Result<f64> {
+        let kib = u32::try_from(kib[to].saturating_sub(kib[from]))?;
+        Ok(f64::from(kib) * 1024.0 / f64::from(MANY))
+    };
+    ctx.figure("herald/memory-per-prefix", more(0, 1)?.round(), "B");
+    let bits = more(1, 2)? * 8.0 / f64::from(PEERS - 1);
+    let bits = (bits * 10.0).round() / 10.0;
+    ctx.figure("herald/memory-per-prefix-and-further-peer", bits, "bit");
     Ok(())
 }
 
@@ -144,11 +157,13 @@ fn hundredths(ratio: f64) -> f64 {
 }
 
 fn our_address() -> Result<Ipv4Addr> {
-    Ok(Host::Client(2).lan(0).context("a client is on LAN 0")?.0)
+    on_lan(Host::Client(2))
 }
 
-fn sink_address() -> Result<Ipv4Addr> {
-    Ok(Host::Client(1).lan(0).context("a client is on LAN 0")?.0)
+/// A host's address on the LAN.
+pub(super) fn on_lan(host: Host) -> Result<Ipv4Addr> {
+    let (address, _) = host.lan(0).context("the host is on LAN 0")?;
+    Ok(address)
 }
 
 /// BIRD has the routes, and another one learns them from it. Returns when it has.
@@ -157,7 +172,7 @@ async fn feed(ctx: &Context, bird: &Router, other: Option<&Router>) -> Result<()
         let IpAddr::V4(own) = address(router)? else {
             anyhow::bail!("an IPv4 address");
         };
-        let mut sink = Neighbor::new(sink_address()?.into(), SINK.into());
+        let mut sink = Neighbor::new(on_lan(SINK_HOST)?.into(), SINK.into());
         sink.passive = true;
         sink.hold = 180;
         let mut neighbors = vec![sink];
@@ -172,7 +187,7 @@ async fn feed(ctx: &Context, bird: &Router, other: Option<&Router>) -> Result<()
             asn: THEIRS + u32::from(router.number()?),
             id: own,
             neighbors,
-            announces: Announces { hosts_v4 },
+            announces: Announces { hosts_v4, odd: &[] },
         })
     };
     let logs = ctx.lab().logs();
@@ -187,55 +202,66 @@ async fn feed(ctx: &Context, bird: &Router, other: Option<&Router>) -> Result<()
     .await
 }
 
-fn settings(prefixes: u32) -> Result<Settings> {
+/// So many prefixes for peers on these hosts.
+fn settings(prefixes: u32, hosts: &[Host]) -> Result<Settings> {
     let our = our_address()?;
+    let peers = hosts.iter().map(|host| peer(our, *host));
     Ok(Settings {
         asn: OURS,
         id: our,
-        peers: vec![Peer {
-            address: sink_address()?.into(),
-            source: our.into(),
-            asn: SINK.into(),
-            passive: true,
-            v4: true,
-            v6: false,
-            hold: 180,
-            send_hold: None,
-            password: None,
-            hops: 1,
-            ttl_security: false,
-            graceful_restart: None,
-        }],
+        peers: peers.collect::<Result<_>>()?,
         routes: Routes::hosts(prefixes),
     })
 }
 
-/// A peer that has been told everything.
-async fn announced(address: IpAddr, prefixes: u32) -> Result<(Sinking, Seen)> {
-    wait::until(&format!("{address} to tell its routes"), || async {
-        let mut sink = Sinking::start(&Sink {
-            address,
-            source: sink_address()?.into(),
-            asn: SINK,
-            prefixes,
-        })?;
+/// A peer on a host that dials us at an address.
+pub(super) fn peer(our: Ipv4Addr, host: Host) -> Result<Peer> {
+    Ok(Peer {
+        address: on_lan(host)?.into(),
+        source: our.into(),
+        asn: SINK.into(),
+        passive: true,
+        v4: true,
+        v6: false,
+        hold: 180,
+        send_hold: None,
+        password: None,
+        hops: 1,
+        ttl_security: false,
+        graceful_restart: None,
+    })
+}
+
+/// A peer on a host that has been told everything by a speaker.
+async fn announced(speaker: IpAddr, host: Host, prefixes: u32) -> Result<(Sinking, Seen)> {
+    wait::until(&format!("{speaker} to tell its routes"), || async {
+        let mut sink = Sinking::start(host, speaker, prefixes, false)?;
         let seen = sink.seen().await?;
         Ok((sink, seen))
     })
     .await
 }
 
-struct Sinking {
+/// A peer that counts, at work; dropped, it is killed.
+pub(super) struct Sinking {
     _child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Sinking {
-    fn start(settings: &Sink) -> Result<Self> {
+    /// It expects so many prefixes of a speaker; `deaf`: it reads nothing.
+    pub(super) fn start(host: Host, speaker: IpAddr, prefixes: u32, deaf: bool) -> Result<Self> {
+        let settings = Sink {
+            address: speaker,
+            source: on_lan(host)?.into(),
+            asn: SINK,
+            prefixes,
+            deaf,
+        };
         let program = isolate::own_path()?;
-        let mut command = Command::from(process::in_host(Some(SINK_HOST), &program));
+        let mut command = Command::from(process::in_host(Some(&host.name()), &program));
         command
-            .args([sink::SUBCOMMAND, &serde_json::to_string(settings)?])
+            .args([sink::SUBCOMMAND, &serde_json::to_string(&settings)?])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -248,7 +274,8 @@ impl Sinking {
         })
     }
 
-    async fn seen(&mut self) -> Result<Seen> {
+    /// What it has seen next: all announcements, then all withdrawals.
+    pub(super) async fn seen(&mut self) -> Result<Seen> {
         let line = self.lines.next_line().await?;
         serde_json::from_str(&line.context("the sink ended too early")?).context("read the sink")
     }

@@ -206,17 +206,48 @@ pub(super) async fn told_of(
     .await
 }
 
+/// Since when each node has its session with a router.
+pub(super) async fn since(ctx: &Context, router: &Router) -> Result<Vec<String>> {
+    told_of(ctx, router.name(), "that it is up", |session| {
+        session.state == "Established"
+    })
+    .await?;
+    let mut all = Vec::new();
+    for status in statuses(ctx).await? {
+        let sessions = status.peers.into_iter();
+        all.extend(
+            sessions
+                .filter(|session| session.peer == router.name())
+                .map(|session| session.since),
+        );
+    }
+    Ok(all)
+}
+
 /// Takes away the peers, the advertisements and these Secrets.
 pub(super) async fn clean(ctx: &Context, secrets: &[&str]) -> Result<()> {
-    let (all, now) = (ListParams::default(), DeleteParams::default());
-    let peers: Api<BGPPeer> = ctx.herald_api();
-    peers.delete_collection(&now, &all).await?;
-    let advertisements: Api<BGPAdvertisement> = ctx.herald_api();
-    advertisements.delete_collection(&now, &all).await?;
+    delete_all::<BGPPeer>(ctx).await?;
+    delete_all::<BGPAdvertisement>(ctx).await?;
     for name in secrets {
         Api::<Secret>::namespaced(ctx.kube(), HERALD)
-            .delete(name, &now)
+            .delete(name, &DeleteParams::default())
             .await?;
     }
+    Ok(())
+}
+
+/// Deletes all objects of Herald's of a kind.
+pub(super) async fn delete_all<K>(ctx: &Context) -> Result<()>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned,
+{
+    let deleted = ctx
+        .herald_api::<K>()
+        .delete_collection(&DeleteParams::default(), &ListParams::default())
+        .await;
+    deleted.with_context(|| format!("delete every {}", K::kind(&())))?;
     Ok(())
 }

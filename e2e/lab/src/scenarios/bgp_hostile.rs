@@ -43,7 +43,7 @@ pub(super) async fn hostile_peers(ctx: &mut Context) -> Result<()> {
         asn: u16::try_from(THEIRS)?,
     };
     enlist(ctx, &hostile).await?;
-    let since = since(ctx, good).await?;
+    let since = fabric::since(ctx, good).await?;
     let memory = ctx.memory_mib(herald::SPEAKER, "speaker").await?;
     let mark = ctx.audit_mark()?;
     let done = tokio::select! {
@@ -54,7 +54,7 @@ pub(super) async fn hostile_peers(ctx: &mut Context) -> Result<()> {
 
     has(good, address, &nodes).await?;
     ensure!(
-        self::since(ctx, good).await? == since,
+        fabric::since(ctx, good).await? == since,
         "the good peer's session ended meanwhile"
     );
     for pod in ctx.herald_pods(herald::SPEAKER).await? {
@@ -97,13 +97,6 @@ async fn enlist(ctx: &Context, hostile: &Hostile) -> Result<()> {
 }
 
 /// Since when the good peer's session is up.
-async fn since(ctx: &Context, router: &Router) -> Result<Vec<String>> {
-    let statuses = fabric::statuses(ctx).await?;
-    let sessions = statuses.into_iter().flat_map(|status| status.peers);
-    let good = sessions.filter(|session| session.peer == router.name());
-    Ok(good.map(|session| session.since).collect())
-}
-
 async fn attack(hostile: &Hostile) -> Result<Vec<Done>> {
     let program = isolate::own_path()?;
     let mut command = Command::from(process::in_host(Some(HOST), &program));

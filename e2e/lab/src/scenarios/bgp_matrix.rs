@@ -213,16 +213,17 @@ async fn column(ctx: &Context, router: &Router) -> Vec<Cell> {
 }
 
 /// A router and an announcer that are told of each other.
-struct Pair<'a> {
+pub(super) struct Pair<'a> {
     ctx: &'a Context,
     router: &'a Router,
-    neighbor: Neighbor,
-    settings: Settings,
+    pub(super) neighbor: Neighbor,
+    pub(super) settings: Settings,
     next_hop: IpAddr,
+    pub(super) announces: Announces,
 }
 
 impl<'a> Pair<'a> {
-    fn new(ctx: &'a Context, router: &'a Router, v6: bool) -> Result<Self> {
+    pub(super) fn new(ctx: &'a Context, router: &'a Router, v6: bool) -> Result<Self> {
         let (our4, our6) = ours(router)?;
         let (their4, their6) = theirs(router)?;
         let (our, their): (IpAddr, IpAddr) = if v6 {
@@ -258,10 +259,11 @@ impl<'a> Pair<'a> {
             neighbor,
             settings,
             next_hop: our,
+            announces: Announces::default(),
         })
     }
 
-    fn peer(&mut self) -> Result<&mut Peer> {
+    pub(super) fn peer(&mut self) -> Result<&mut Peer> {
         self.settings.peers.first_mut().context("there is a peer")
     }
 
@@ -270,7 +272,7 @@ impl<'a> Pair<'a> {
             asn: THEIRS,
             id: theirs(self.router)?.0,
             neighbors: vec![self.neighbor.clone()],
-            announces: Announces::default(),
+            announces: self.announces,
         };
         self.router.start(&config, self.ctx.lab().logs()).await
     }
@@ -290,7 +292,7 @@ impl<'a> Pair<'a> {
     }
 
     /// Both started, the session up, and the routes in the router's table.
-    async fn up(&self) -> Result<Announcer> {
+    pub(super) async fn up(&self) -> Result<Announcer> {
         let mut announcer = self.start().await?;
         is_up(&mut announcer).await?;
         self.has(&self.settings.routes).await?;
@@ -313,7 +315,7 @@ impl<'a> Pair<'a> {
     }
 
     /// Waits until the router's table has just these, with our address as next hop.
-    async fn has(&self, routes: &Routes) -> Result<()> {
+    pub(super) async fn has(&self, routes: &Routes) -> Result<()> {
         let wanted: BTreeSet<IpNet> = routes.iter().collect();
         let router = self.router;
         wait::until_for(
@@ -396,7 +398,7 @@ async fn cell(ctx: &Context, router: &Router, row: Row) -> Result<()> {
 }
 
 /// Routes come, and each goes alone.
-async fn come_and_go(pair: &Pair<'_>) -> Result<()> {
+pub(super) async fn come_and_go(pair: &Pair<'_>) -> Result<()> {
     let mut announcer = pair.up().await?;
     let [first, second] = pair.settings.routes.prefixes.as_slice() else {
         bail!("there are two routes");

@@ -12,7 +12,6 @@ use tokio::time::sleep;
 use super::bgp_fabric::{self as fabric, has};
 use super::bgp_matrix::{THEIRS, routers};
 use crate::plan::Host;
-use crate::router::Router;
 use crate::scenario::Context;
 
 /// An AS that nobody is in.
@@ -66,7 +65,7 @@ pub(super) async fn told_in_words(ctx: &mut Context) -> Result<()> {
     says(ctx, secretive.name(), "no connection to the peer").await?;
     says(ctx, "no-router", "refused").await?;
     says(ctx, "no-secret", "there is no Secret").await?;
-    let up_since = since(ctx, good).await?;
+    let up_since = fabric::since(ctx, good).await?;
 
     let right = json!({"peerASN": THEIRS});
     change_peer(ctx, elsewhere.name(), &right).await?;
@@ -77,11 +76,14 @@ pub(super) async fn told_in_words(ctx: &mut Context) -> Result<()> {
     }
     ctx.step("set up rightly, the others have them too");
     ensure!(
-        since(ctx, good).await? == up_since,
+        fabric::since(ctx, good).await? == up_since,
         "the good peer's sessions ended meanwhile"
     );
 
-    let others = [since(ctx, elsewhere).await?, since(ctx, secretive).await?];
+    let others = [
+        fabric::since(ctx, elsewhere).await?,
+        fabric::since(ctx, secretive).await?,
+    ];
     for i in 1..=FLAPS {
         good.stop().await?;
         fabric::start(ctx, good, |neighbor| neighbor.graceful_restart = Some(60)).await?;
@@ -91,7 +93,10 @@ pub(super) async fn told_in_words(ctx: &mut Context) -> Result<()> {
     has(good, address, &nodes).await?;
     fabric::told(ctx, 3).await?;
     ensure!(
-        [since(ctx, elsewhere).await?, since(ctx, secretive).await?] == others,
+        [
+            fabric::since(ctx, elsewhere).await?,
+            fabric::since(ctx, secretive).await?
+        ] == others,
         "other peers' sessions ended meanwhile"
     );
     ctx.step(format!(
@@ -119,24 +124,6 @@ async fn says(ctx: &Context, peer: &str, words: &str) -> Result<()> {
     let said = session.problem.as_ref().or(session.last_error.as_ref());
     ctx.step(format!("{peer}: {}", said.map_or("", String::as_str)));
     Ok(())
-}
-
-/// Since when each node has its session with a router.
-async fn since(ctx: &Context, router: &Router) -> Result<Vec<String>> {
-    fabric::told_of(ctx, router.name(), "that it is up", |session| {
-        session.state == "Established"
-    })
-    .await?;
-    let mut all = Vec::new();
-    for status in fabric::statuses(ctx).await? {
-        let sessions = status.peers.into_iter();
-        all.extend(
-            sessions
-                .filter(|session| session.peer == router.name())
-                .map(|session| session.since),
-        );
-    }
-    Ok(all)
 }
 
 async fn change_peer(ctx: &Context, name: &str, spec: &Value) -> Result<()> {

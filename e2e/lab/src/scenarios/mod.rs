@@ -11,10 +11,12 @@ mod bench;
 mod bfd;
 mod bgp;
 mod bgp_bench;
+mod bgp_exabgp;
 mod bgp_fabric;
 mod bgp_hostile;
 mod bgp_matrix;
 mod bgp_refused;
+mod bgp_send_hold;
 mod bgp_traffic;
 mod cloud;
 mod exposing;
@@ -25,6 +27,7 @@ mod frames;
 mod operator;
 mod pools;
 mod rbac;
+mod route_monitor;
 mod scale;
 mod segment;
 mod sharing;
@@ -487,6 +490,17 @@ pub static ALL: &[Scenario] = &[
         ..Scenario::BASE
     },
     Scenario {
+        name: "bgp-send-hold",
+        title: "a peer that sends KEEPALIVEs and reads nothing: its session ends when the send \
+                hold time is over, and another peer has all routes meanwhile",
+        nodes: 0,
+        clients: 3,
+        isolation: Own,
+        measures: true,
+        run: run!(bgp_send_hold::a_peer_that_does_not_read),
+        ..Scenario::BASE
+    },
+    Scenario {
         name: "bgp-bfd-fast",
         title: "how soon FRR and BIRD take a node's paths away when its link is cut, with BFD of \
                 50 ms and of 10 ms, three times",
@@ -544,9 +558,19 @@ pub static ALL: &[Scenario] = &[
                 them, as their own tables tell",
         nodes: 0,
         clients: 4,
-        routers: &Software::ALL,
+        routers: &Software::ROUTERS,
         isolation: Own,
         run: run!(bgp_matrix::matrix),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bgp-exabgp",
+        title: "ExaBGP is told Herald's routes, and sends attributes that nobody knows or whose \
+                flags are wrong: the session stays",
+        nodes: 0,
+        routers: &[Software::Exabgp],
+        isolation: Own,
+        run: run!(bgp_exabgp::odd_attributes),
         ..Scenario::BASE
     },
     Scenario {
@@ -555,10 +579,40 @@ pub static ALL: &[Scenario] = &[
                 engine and by BIRD, OpenBGPD, FRR and GoBGP",
         nodes: 0,
         clients: 2,
-        routers: &Software::ALL,
+        routers: &Software::ROUTERS,
         isolation: Own,
         only_bench: true,
         run: run!(bgp_bench::hundred_thousand),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bgp-created",
+        title: "from the request that makes a Service to its route in FRR's and BIRD's kernel",
+        routers: &[Software::Frr, Software::Bird],
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::bgp_created),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bgp-5000",
+        title: "5,000 Services in the tables of FRR, BIRD and GoBGP: the speaker's memory, and one \
+                more and one less while GoBGP goes and comes, which no other notices",
+        nodes: 2,
+        routers: &[Software::Frr, Software::Bird, Software::Gobgp],
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::bgp_5000),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bfd-500",
+        title: "500 BFD sessions of 50 ms, three times, in one speaker with a busy loop on every \
+                core: flaps, and the CPU time they take",
+        nodes: 1,
+        isolation: Own,
+        only_bench: true,
+        run: run!(bench::bfd_500),
         ..Scenario::BASE
     },
     Scenario {

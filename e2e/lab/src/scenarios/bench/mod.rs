@@ -1,6 +1,8 @@
 //! What does nothing but measure: how fast, how much, how often. They assert
 //! only that what they measure took place.
 
+mod bfd;
+mod bgp;
 mod failover;
 mod fleet;
 mod idle;
@@ -8,6 +10,8 @@ mod moves;
 mod scale;
 mod soak;
 
+pub(super) use bfd::bfd_500;
+pub(super) use bgp::{bgp_5000, bgp_created};
 pub(super) use failover::l2_failover;
 pub(super) use idle::idle;
 pub(super) use moves::l2_move;
