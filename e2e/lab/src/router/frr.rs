@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::{Neighbor, Place, Program, Route, Router, RouterConfig, SessionState};
+use crate::scenario::wait;
 
 pub(super) fn prepare(router: &Router, config: &RouterConfig) -> Result<Vec<Program>> {
     router.write(
@@ -53,6 +54,19 @@ pub(super) fn prepare(router: &Router, config: &RouterConfig) -> Result<Vec<Prog
         daemon("bfdd", "/usr/lib/frr/bfdd", &control),
         daemon("bgpd", "/usr/lib/frr/bgpd", &[]),
     ])
+}
+
+/// Returns when the next program may be started: they look for zebra at once, and again
+/// only after 10 s.
+pub(super) async fn started(router: &Router, program: &str) -> Result<()> {
+    if !program.ends_with("zebra") {
+        return Ok(());
+    }
+    wait::until(&format!("zebra of {router} to listen"), || async {
+        let socket = tokio::net::UnixStream::connect(router.path("zserv")).await;
+        socket.map(drop).context("connect to it")
+    })
+    .await
 }
 
 fn bfd(config: &RouterConfig) -> Result<String> {

@@ -174,6 +174,9 @@ impl Router {
             command.args(arguments).env(host::ROUTER, &self.name);
             let log = process::log_path(logs, &format!("{}-{}", self.name, self.software));
             process::start(command, &self.name, &log)?;
+            if self.software == Software::Frr {
+                frr::started(self, program).await?;
+            }
         }
         crate::scenario::wait::until(&format!("{self} to answer"), || async {
             self.sessions().await.map(drop)

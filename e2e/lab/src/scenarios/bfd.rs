@@ -15,6 +15,7 @@ use super::bgp_matrix::{OURS, THEIRS, routers};
 use super::route_monitor::RouteMonitor;
 use crate::faults::{self, Direction};
 use crate::network::Network;
+use crate::plan;
 use crate::router::{Bfd, Place, Router, Software};
 use crate::scenario::{Context, herald, wait};
 
@@ -113,6 +114,61 @@ pub(super) async fn fast(ctx: &mut Context) -> Result<()> {
         clean(ctx).await?;
     }
     Ok(())
+}
+
+/// Routers that are two hops away (RFC 5883): by their loopbacks, behind each other.
+pub(super) async fn far_away(ctx: &mut Context) -> Result<()> {
+    let routers = routers(ctx)?;
+    let vip = service(ctx).await?;
+    fabric::create::<BGPAdvertisement>(ctx, "all", &json!({})).await?;
+    let mut all = fabric::nodes(ctx)?;
+    for router in &routers {
+        let profile = json!({
+            "receiveInterval": FAST.interval,
+            "transmitInterval": FAST.interval,
+            "detectMultiplier": FAST.multiplier,
+            "minimumTtl": farthest(router),
+        });
+        fabric::create::<BFDProfile>(ctx, router.name(), &profile).await?;
+        let (loopback, _) = plan::loopback(router.number()?);
+        fabric::start(ctx, router, |neighbor| {
+            neighbor.local = Some(loopback.into());
+            neighbor.multihop = Some(4);
+            neighbor.bfd = Some(FAST);
+        })
+        .await?;
+        let more = json!({"ebgpMultiHop": true, "bfdProfile": router.name()});
+        fabric::peer_at(ctx, router.name(), loopback.into(), more).await?;
+        has(router, vip, &all).await?;
+    }
+    for router in &routers {
+        fabric::told_of(ctx, router.name(), "that BFD is up", |session| {
+            session.bfd.as_ref().is_some_and(|bfd| bfd.state == "Up")
+        })
+        .await?;
+        for node in ctx.nodes() {
+            at_full_rate(ctx, &node, router.name(), FAST).await?;
+        }
+    }
+    ctx.step("BFD is up over two hops");
+    let gone = silence(ctx, &routers, vip, "n3", true).await?;
+    all.remove(&fabric::node(3)?);
+    for (router, took) in routers.iter().zip(&gone) {
+        ensure!(*took <= FAST_LIMIT, "{router} knew after {took:?}");
+        ctx.measured_ms(&format!("crash/{}", router.software), *took);
+        has(router, vip, &all).await?;
+        router.stop().await?;
+    }
+    clean(ctx).await
+}
+
+/// The TTL that a router's packets have behind one more router: BIRD sends them as any
+/// others where the peer is not on the link.
+fn farthest(router: &Router) -> u8 {
+    match router.software {
+        Software::Bird => 63,
+        _ => 254,
+    }
 }
 
 /// A Service, and its IPv4 address.

@@ -490,6 +490,16 @@ pub static ALL: &[Scenario] = &[
         ..Scenario::BASE
     },
     Scenario {
+        name: "bgp-bfd-multihop",
+        title: "routers two hops away know by BFD that a node is dead",
+        nodes: 3,
+        routers: &[Software::Frr, Software::Bird],
+        isolation: Own,
+        measures: true,
+        run: run!(bfd::far_away),
+        ..Scenario::BASE
+    },
+    Scenario {
         name: "bgp-send-hold",
         title: "a peer that sends KEEPALIVEs and reads nothing: its session ends when the send \
                 hold time is over, and another peer has all routes meanwhile",
