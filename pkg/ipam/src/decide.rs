@@ -256,7 +256,10 @@ impl Allocator {
         address: Option<IpAddr>,
         beside: &[IpAddr],
     ) -> Result<IpAddr, WhyNot> {
-        let request = LeaseRequest::new(&stocked.pool.name, asking.service, family, address);
+        let mut request = LeaseRequest::new(&stocked.pool.name, asking.service, family, address);
+        if address.is_none() {
+            request = self.free_request(&asking.claim, &request);
+        }
         let said = self.leases.said(&request, asking.now);
         match said {
             // What the source gave long ago another may have since then: that is for the

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use herald_core::{IpFamily, ServiceKey, ServiceRequest};
 
 use crate::allocator::Allocator;
+use crate::claim::Claim;
 
 /// What a source refused is asked of it again after this long.
 const ASK_AGAIN: Duration = Duration::from_mins(1);
@@ -26,7 +27,8 @@ pub struct LeaseRequest {
     pub pool: String,
     /// What the lease is called at the source: the same for the same wish, whoever
     /// asks and however often. The Service's uid, a dot, and `ipv4`, `ipv6` or the
-    /// address that is asked for.
+    /// address that is asked for; then `-2`, `-3`, … where others share what the
+    /// Service was given before and can't have any more.
     pub id: String,
     /// `metadata.uid` of the Service.
     pub uid: String,
@@ -67,6 +69,14 @@ impl LeaseRequest {
             service: service.clone(),
             family,
             address,
+        }
+    }
+
+    /// The same wish again, for who has leased an address to others by it.
+    fn another(&self, nth: usize) -> Self {
+        Self {
+            id: format!("{}-{nth}", self.id),
+            ..self.clone()
         }
     }
 }
@@ -149,6 +159,23 @@ impl Book {
             good,
         };
         self.leased.insert(lease.id, leased);
+    }
+
+    /// Whether it is by this lease that an address is had, as far as is known.
+    fn covers(&self, id: &str, address: &IpAddr) -> bool {
+        let lease = self.by_address.get(address);
+        lease.is_none_or(|other| other == id)
+    }
+
+    /// The source may have a lease back.
+    fn doubt(&mut self, id: &str) {
+        if let Some(leased) = self.leased.get(id) {
+            let lease = Lease {
+                id: id.to_owned(),
+                address: leased.address,
+            };
+            self.learn(lease, false);
+        }
     }
 
     fn lose(&mut self, id: &str) {
@@ -243,7 +270,7 @@ impl Leases {
                 if good && leased.is_some_and(|leased| held(&leased.address)) {
                     book.departing.remove(id);
                 } else {
-                    book.departing.insert(id.clone(), good);
+                    book.departing.entry(id.clone()).or_insert(good);
                 }
             }
         }
@@ -268,8 +295,36 @@ impl Leases {
 }
 
 impl Allocator {
+    /// The same wish under the first id whose lease this Service can use: one that it
+    /// shared with others and can't have any more stays theirs.
+    pub(crate) fn free_request(&self, claim: &Claim, first: &LeaseRequest) -> LeaseRequest {
+        let theirs = |request: &LeaseRequest| {
+            let book = self.leases.books.get(&request.pool);
+            let leased = book.and_then(|book| Some((book, book.leased.get(&request.id)?)));
+            leased.is_some_and(|(book, leased)| {
+                leased.good
+                    && book.covers(&request.id, &leased.address)
+                    && self.clash(claim, &leased.address).is_some()
+            })
+        };
+        let mut request = first.clone();
+        for nth in 2.. {
+            if !theirs(&request) {
+                break;
+            }
+            request = first.another(nth);
+        }
+        request
+    }
+
+    fn others_have(&self, address: &IpAddr, uid: &str) -> bool {
+        let mut holders = self.holders.get(address).into_iter().flatten();
+        holders.any(|other| other != uid)
+    }
+
     /// Takes what the source said to a request: an address, or why it gives none. An
-    /// address that the Service can't have is given back, and counts as a no.
+    /// address that the Service can't have is given back, and counts as a no, unless
+    /// other Services have it by this lease.
     pub fn answer(
         &mut self,
         request: &LeaseRequest,
@@ -280,8 +335,15 @@ impl Allocator {
             Ok(address) => (Some(address), self.check_answer(request, address)),
             Err(message) => (None, Err(message)),
         };
+        let shared = given.is_some_and(|address| self.others_have(&address, &request.uid));
         let book = self.leases.books.entry(request.pool.clone()).or_default();
         book.departing.remove(&request.id);
+        if let Some(address) = given.filter(|address| shared && book.covers(&request.id, address)) {
+            // It is theirs, and the next id is asked for.
+            let id = request.id.clone();
+            book.learn(Lease { id, address }, true);
+            return;
+        }
         let leased = book.leased.contains_key(&request.id) || given.is_some();
         match given {
             Some(address) => {
@@ -387,6 +449,7 @@ impl Allocator {
             return;
         };
         if !done {
+            book.doubt(id);
             book.departing.insert(id.to_owned(), frees);
             return;
         }

@@ -64,7 +64,7 @@ fn lease(
     service: &ServiceRequest,
     now: SystemTime,
 ) -> Result<Vec<String>, AllocationError> {
-    for _ in 0..8 {
+    for _ in 0..16 {
         match serve_at(allocator, service, now) {
             Err(AllocationError::Unasked(request)) => {
                 assert!(!allocator.is_returning(&request), "it would wait");
@@ -293,9 +293,9 @@ fn what_a_source_gave_twice_is_given_back_by_who_can_not_have_it() {
     assert!(source.given.is_empty(), "{:?}", source.given);
 }
 
-#[test]
-fn a_shared_address_is_one_lease_until_the_last_has_left() {
-    let shared = |name: &str, port| ServiceRequest {
+/// One that may share its address, with this port.
+fn sharing(name: &str, port: u16) -> ServiceRequest {
+    ServiceRequest {
         sharing_key: Some("key".into()),
         ports: vec![herald_core::ServicePort {
             name: String::new(),
@@ -305,11 +305,15 @@ fn a_shared_address_is_one_lease_until_the_last_has_left() {
             target_port: herald_core::TargetPort::Number(port),
         }],
         ..v4(name)
-    };
+    }
+}
+
+#[test]
+fn a_shared_address_is_one_lease_until_the_last_has_left() {
     let mut allocator = allocator(vec![outside()]);
     let mut source = Source::with(4);
-    let first = lease(&mut allocator, &mut source, &shared("a", 80), at(0)).unwrap();
-    let second = lease(&mut allocator, &mut source, &shared("b", 81), at(0)).unwrap();
+    let first = lease(&mut allocator, &mut source, &sharing("a", 80), at(0)).unwrap();
+    let second = lease(&mut allocator, &mut source, &sharing("b", 81), at(0)).unwrap();
     assert_eq!(first, second);
     assert_eq!(source.calls, 1);
     allocator.release("uid-a", at(1));
@@ -320,9 +324,55 @@ fn a_shared_address_is_one_lease_until_the_last_has_left() {
     assert!(source.given.is_empty());
 }
 
+#[test]
+fn who_moves_away_from_a_shared_address_leaves_its_lease_to_the_others() {
+    let mut allocator = allocator(vec![outside()]);
+    let mut source = Source::with(4);
+    lease(&mut allocator, &mut source, &sharing("a", 80), at(0)).unwrap();
+    lease(&mut allocator, &mut source, &sharing("b", 81), at(0)).unwrap();
+    let moved = lease(&mut allocator, &mut source, &sharing("a", 81), at(1)).unwrap();
+    assert_eq!(moved, ["192.0.2.1"]);
+    give_back(&mut allocator, &mut source);
+    assert_eq!(
+        source.given.keys().collect::<Vec<_>>(),
+        ["uid-a.ipv4", "uid-a.ipv4-2"]
+    );
+    // An operator that starts now knows of no lease, and no more of them goes.
+    let mut next = self::allocator(vec![outside()]);
+    let b = [IpAddr::from([192, 0, 2, 0])];
+    next.adopt(&sharing("b", 81), &b, at(2)).unwrap();
+    let again = lease(&mut next, &mut source, &sharing("a", 81), at(2)).unwrap();
+    assert_eq!(again, ["192.0.2.1"]);
+    give_back(&mut next, &mut source);
+    assert_eq!(source.given.len(), 2);
+    next.release("uid-b", at(3));
+    give_back(&mut next, &mut source);
+    assert_eq!(source.given.keys().collect::<Vec<_>>(), ["uid-a.ipv4-2"]);
+    next.release("uid-a", at(4));
+    give_back(&mut next, &mut source);
+    assert!(source.given.is_empty(), "{:?}", source.given);
+}
+
+#[test]
+fn what_may_have_been_given_back_is_asked_for_anew() {
+    let mut allocator = allocator(vec![outside()]);
+    let mut source = Source::with(1);
+    lease(&mut allocator, &mut source, &v4("web"), at(0)).unwrap();
+    allocator.release("uid-web", at(1));
+    // The source has it back, and its answer is lost.
+    let id = allocator.next_departing("outside").unwrap();
+    source.given.remove(&id);
+    allocator.returned("outside", &id, false);
+    lease(&mut allocator, &mut source, &v4("web"), at(1)).unwrap();
+    assert_eq!(source.given.keys().collect::<Vec<_>>(), ["uid-web.ipv4"]);
+    give_back(&mut allocator, &mut source);
+    assert_eq!(source.given.len(), 1, "it is given back while it is in use");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
-    Ask(u8, bool),
+    /// With both families, or with one and a port of those that share.
+    Ask(u8, Option<u16>),
     /// The operator dies between the source's answer and the write of status.
     AskAndDie(u8),
     Leave(u8),
@@ -338,7 +388,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        6 => (0u8..8, any::<bool>()).prop_map(|(id, both)| Step::Ask(id, both)),
+        6 => (0u8..8, proptest::option::of(80u16..83)).prop_map(|(id, port)| Step::Ask(id, port)),
         2 => (0u8..8).prop_map(Step::AskAndDie),
         3 => (0u8..8).prop_map(Step::Leave),
         1 => (0u8..8).prop_map(Step::LeaveUnseen),
@@ -351,13 +401,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..120)
 }
 
-fn some(id: u8, both: bool) -> ServiceRequest {
-    let families: &[IpFamily] = if both {
-        &[IpFamily::V4, IpFamily::V6]
-    } else {
-        &[IpFamily::V4]
-    };
-    service(&id.to_string(), families)
+fn some(id: u8, port: Option<u16>) -> ServiceRequest {
+    let name = id.to_string();
+    match port {
+        Some(port) => sharing(&name, port),
+        None => service(&name, &[IpFamily::V4, IpFamily::V6]),
+    }
 }
 
 proptest! {
@@ -372,6 +421,7 @@ proptest! {
         // What stands in the API.
         let mut written: BTreeMap<u8, (ServiceRequest, Vec<IpAddr>)> = BTreeMap::new();
         let mut now = 0;
+        let mut forgot = false;
         let restart = |written: &BTreeMap<u8, (ServiceRequest, Vec<IpAddr>)>, now| {
             let mut next = self::allocator(vec![outside()]);
             for (request, held) in written.values() {
@@ -381,8 +431,8 @@ proptest! {
         };
         for step in steps {
             match step {
-                Step::Ask(id, both) => {
-                    let request = some(id, both);
+                Step::Ask(id, port) => {
+                    let request = some(id, port);
                     let _ = lease(&mut allocator, &mut source, &request, at(now));
                     let held = allocator.held(&request.uid);
                     if held.is_empty() {
@@ -392,7 +442,7 @@ proptest! {
                     }
                 }
                 Step::AskAndDie(id) => {
-                    let _ = lease(&mut allocator, &mut source, &some(id, true), at(now));
+                    let _ = lease(&mut allocator, &mut source, &some(id, None), at(now));
                     allocator = restart(&written, now);
                 }
                 Step::Leave(id) => {
@@ -415,13 +465,21 @@ proptest! {
                     }
                 }
                 Step::Audit => audit(&mut allocator, &mut source),
-                Step::Forget => source.given.clear(),
+                Step::Forget => {
+                    source.given.clear();
+                    forgot = true;
+                }
                 Step::Wait(seconds) => now += seconds,
             }
-            let mut seen = BTreeSet::new();
-            for (_, held) in written.values() {
+            let mut seen: BTreeMap<IpAddr, BTreeSet<Option<u16>>> = BTreeMap::new();
+            for (request, held) in written.values() {
                 for address in held {
-                    prop_assert!(seen.insert(*address), "{} is given twice", address);
+                    let ports = seen.entry(*address).or_default();
+                    let new = ports.insert(request.ports.first().map(|port| port.port));
+                    let alone = ports.len() == 1 || !ports.contains(&None);
+                    prop_assert!(new && alone, "{} is given twice", address);
+                    let leased = source.given.values().any(|given| given == address);
+                    prop_assert!(leased || forgot, "{} was given back early", address);
                 }
             }
         }
