@@ -277,26 +277,15 @@ impl Controller {
         }
         let now = Instant::now();
         for service in &services {
-            let balancer = service
-                .spec
-                .as_ref()
-                .is_some_and(|s| s.type_.as_deref() == Some("LoadBalancer"));
-            let marked = service
-                .finalizers()
-                .iter()
-                .any(|finalizer| finalizer == FINALIZER)
-                || conditions::ours(service).is_some();
-            if balancer || marked {
-                self.queue.add(key_of(service), now);
-            }
+            self.queue.add(key_of(service), now);
         }
         self.pools_due = Some(now);
         self.nodes = self.relevant_nodes();
         tracing::info!(services = services.len(), "term begins");
     }
 
-    /// Every Service, however often it must be tried.
-    async fn list_in_the_end(&self) -> Vec<Service> {
+    /// Every Service that matters, however often it must be tried.
+    async fn list_in_the_end(&self) -> Vec<Arc<Service>> {
         for pause in Retry::default() {
             match self.list().await {
                 Ok(services) => return services,
@@ -310,14 +299,15 @@ impl Controller {
         unreachable!("delays never end")
     }
 
-    /// Every Service, page by page.
-    async fn list(&self) -> kube::Result<Vec<Service>> {
+    /// Every Service that is ours or was, page by page.
+    async fn list(&self) -> kube::Result<Vec<Arc<Service>>> {
         let api: Api<Service> = Api::all(self.client.clone());
         let mut page = ListParams::default().limit(PAGE);
         let mut services = Vec::new();
         loop {
             let list = api.list(&page).await?;
-            services.extend(list.items);
+            let ours = list.items.into_iter().filter(concerns);
+            services.extend(ours.map(|service| self.stores.same(service)));
             match list.metadata.continue_ {
                 Some(token) if !token.is_empty() => page = page.continue_token(&token),
                 _ => return Ok(services),
@@ -578,4 +568,13 @@ impl Controller {
         self.pools_writing
             .spawn(async move { keeper.write(&pools, addresses.as_ref()).await });
     }
+}
+
+/// Whether a Service is a load balancer, or bears a trace of having been one of ours.
+fn concerns(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    let mut finalizers = service.finalizers().iter();
+    spec.is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"))
+        || finalizers.any(|finalizer| finalizer == FINALIZER)
+        || conditions::ours(service).is_some()
 }

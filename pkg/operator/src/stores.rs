@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::sync::Arc;
 
 use futures::StreamExt as _;
 use herald_api::names::LABEL_SERVICE_NAME;
@@ -11,12 +12,15 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::ListParams;
-use kube::runtime::reflector::{self, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+
+/// The whole object again, as `kubectl apply` leaves it there.
+const ANNOTATION_LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Something that decisions rest on has changed.
 #[derive(Clone, Debug)]
@@ -61,9 +65,10 @@ impl Stores {
     ) -> Self {
         let (sender, changes) = mpsc::unbounded_channel();
         let all = watcher::Config::default;
-        let services = follow(
+        let services = follow_trimmed(
             Api::<Service>::all(client.clone()),
             all().fields("spec.type=LoadBalancer"),
+            trim_service,
             &sender,
             |event| match event {
                 Event::Apply(service) | Event::Delete(service) => {
@@ -91,7 +96,7 @@ impl Stores {
                 Api::all(client.clone()),
                 // Slices of others, such as those of Endpoints that people made.
                 all().labels(LABEL_SERVICE_NAME),
-                trim,
+                trim_slice,
                 &sender,
                 |event| match event {
                     Event::Apply(slice) | Event::Delete(slice) => {
@@ -113,6 +118,16 @@ impl Stores {
             changes,
             sender,
         }
+    }
+
+    /// A Service that was read, as the store has it where that is the same: it is not
+    /// kept twice.
+    pub(crate) fn same(&self, service: Service) -> Arc<Service> {
+        let known = self.services.get(&ObjectRef::from_obj(&service));
+        let same = |known: &Arc<Service>| {
+            known.uid() == service.uid() && known.resource_version() == service.resource_version()
+        };
+        known.filter(same).unwrap_or_else(|| Arc::new(service))
     }
 
     /// Has the controller ask whose turn it is.
@@ -175,8 +190,25 @@ pub(crate) fn service_of(slice: &EndpointSlice) -> Option<ServiceKey> {
     Some(ServiceKey::new(slice.namespace()?, name))
 }
 
+/// Takes from a Service what nobody here reads, and the room that its lists do not
+/// need: there may be thousands.
+fn trim_service(service: &mut Service) {
+    service.annotations_mut().remove(ANNOTATION_LAST_APPLIED);
+    if let Some(spec) = &mut service.spec {
+        spec.ports.iter_mut().for_each(Vec::shrink_to_fit);
+        spec.cluster_ips.iter_mut().for_each(Vec::shrink_to_fit);
+        spec.ip_families.iter_mut().for_each(Vec::shrink_to_fit);
+    }
+    if let Some(status) = &mut service.status {
+        status.conditions.iter_mut().for_each(Vec::shrink_to_fit);
+        let balancer = status.load_balancer.iter_mut();
+        let ingress = balancer.flat_map(|balancer| &mut balancer.ingress);
+        ingress.for_each(Vec::shrink_to_fit);
+    }
+}
+
 /// Takes from a slice what nobody here reads: there may be thousands.
-fn trim(slice: &mut EndpointSlice) {
+fn trim_slice(slice: &mut EndpointSlice) {
     slice.annotations_mut().clear();
     slice
         .labels_mut()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use herald_api::IPAddressPool;
 use herald_api::names::{FIELD_MANAGER, FINALIZER};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams, Request};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -108,21 +108,26 @@ impl Writer {
     }
 
     /// Writes the status of an object.
-    pub(crate) async fn status<K>(
+    pub(crate) async fn status<K: Resource>(
         &self,
         api: &Api<K>,
         object: &K,
         patch: &Value,
-    ) -> Result<(), WriteError>
-    where
-        K: Resource + Clone + DeserializeOwned,
-    {
+    ) -> Result<(), WriteError> {
         let parameters = PatchParams {
             field_manager: Some(FIELD_MANAGER.into()),
             ..Default::default()
         };
-        self.fenced(api.patch_status(&object.name_any(), &parameters, &Patch::Merge(patch)))
-            .await?;
+        let request = Request::new(api.resource_url()).patch_subresource(
+            "status",
+            &object.name_any(),
+            &parameters,
+            &Patch::Merge(patch),
+        );
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        // The answer is the object, which the watch brings too: it is not taken apart
+        // twice.
+        self.fenced(self.writes.request_text(request)).await?;
         self.metrics.status_writes.inc();
         Ok(())
     }
