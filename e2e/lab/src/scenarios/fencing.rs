@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
 use nix::sys::signal::Signal;
-use serde_json::json;
 use tokio::time::sleep;
 
+use super::churn;
 use crate::faults::{self, Direction};
 use crate::network::Network;
 use crate::scenario::workloads::node_of;
@@ -101,7 +101,8 @@ pub(super) async fn killed_often(ctx: &mut Context) -> Result<()> {
 
 /// Kills leaders at random moments while Services come, change and go.
 async fn killed_times(ctx: &mut Context, times: u32) -> Result<()> {
-    ctx.crowd_pool().await?;
+    churn::pools(ctx).await?;
+    let mark = ctx.audit_mark()?;
     let kills = async {
         for _ in 0..times {
             let leader = ctx.leader().await?;
@@ -115,45 +116,16 @@ async fn killed_times(ctx: &mut Context, times: u32) -> Result<()> {
     };
     tokio::select! {
         killed = kills => killed?,
-        churned = churn(ctx) => churned?,
+        churned = churn::churn(ctx) => churned?,
     }
-    ctx.step(format!("{times} leaders killed"));
+    let writes = ctx.writes_since(mark)?.len();
+    ctx.step(format!("{times} leaders killed among {writes} writes"));
     ctx.operator_is_well().await?;
-    let count = ctx.crowd_settled().await?;
-    ctx.step(format!("{count} Services have exactly what they should"));
+    let count = churn::settled(ctx).await?;
+    ctx.step(format!(
+        "{count} load balancers have exactly what they should"
+    ));
     ctx.crowd_leaves().await
-}
-
-/// Services that come, change their type, and go, until it is dropped.
-async fn churn(ctx: &Context) -> Result<()> {
-    const NAMES: u32 = 40;
-    let services: Api<Service> = ctx.api();
-    loop {
-        let name = format!("churn-{}", fastrand::u32(0..NAMES));
-        let exists = services.get_opt(&name).await?;
-        let kind = exists
-            .and_then(|service| service.spec)
-            .and_then(|spec| spec.type_);
-        let turn = |kind: &str| Patch::Merge(json!({"spec": {"type": kind}}));
-        match (kind.as_deref(), fastrand::u8(0..4)) {
-            (None, _) => ctx.crowd_one(&name, json!({})).await?,
-            (Some(_), 0) => drop(services.delete(&name, &DeleteParams::default()).await?),
-            (Some("LoadBalancer"), 1) => {
-                let patch = turn("ClusterIP");
-                services
-                    .patch(&name, &PatchParams::default(), &patch)
-                    .await?;
-            }
-            (Some("ClusterIP"), _) => {
-                let patch = turn("LoadBalancer");
-                services
-                    .patch(&name, &PatchParams::default(), &patch)
-                    .await?;
-            }
-            _ => {}
-        }
-        sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// Requests fail before and after they are done, connections break, and the API

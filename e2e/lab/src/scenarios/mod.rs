@@ -18,12 +18,14 @@ mod bgp_matrix;
 mod bgp_refused;
 mod bgp_send_hold;
 mod bgp_traffic;
+mod churn;
 mod cloud;
 mod exposing;
 mod external_source;
 mod failover;
 mod fencing;
 mod frames;
+mod moving;
 mod operator;
 mod pools;
 mod rbac;
@@ -32,6 +34,7 @@ mod scale;
 mod segment;
 mod sharing;
 mod side_by_side;
+mod upgrade;
 
 use crate::router::Software;
 use crate::scenario::Isolation::Own;
@@ -130,6 +133,13 @@ pub static ALL: &[Scenario] = &[
         ..Scenario::BASE
     },
     Scenario {
+        name: "address-moves",
+        title: "as docs/operations.md says: a pool that ran dry is widened, a Service goes to \
+                another address by way of both, a part of a pool is drained away",
+        run: run!(moving::by_the_book),
+        ..Scenario::BASE
+    },
+    Scenario {
         name: "outside-pools",
         title: "five restarts of the operator with Services that wait change no address; Services \
                 whose pool is deleted are moved, or lose their address, where the flag says so",
@@ -171,8 +181,8 @@ pub static ALL: &[Scenario] = &[
     },
     Scenario {
         name: "operator-killed",
-        title: "the leading operator is killed ten times while Services come, change and go: \
-                each has exactly what it should",
+        title: "the leading operator is killed ten times while Services come, change their type, ask \
+                for pools and addresses, share, and go: each has exactly what it should",
         isolation: Own,
         run: run!(fencing::killed),
         ..Scenario::BASE
@@ -183,6 +193,15 @@ pub static ALL: &[Scenario] = &[
         isolation: Own,
         only_bench: true,
         run: run!(fencing::killed_often),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "upgrade",
+        title: "today's manifests over objects as a former release wrote them, and three roll-outs of \
+                the operator while Services come, change and go: nothing is written without need, \
+                nothing lost or doubled",
+        isolation: Own,
+        run: run!(upgrade::upgrade),
         ..Scenario::BASE
     },
     Scenario {

@@ -181,7 +181,7 @@ async fn families(ctx: &Context) -> Result<()> {
 }
 
 /// Waits until a Service has exactly these addresses.
-async fn holds(ctx: &Context, name: &str, addresses: &[IpAddr]) -> Result<()> {
+pub(super) async fn holds(ctx: &Context, name: &str, addresses: &[IpAddr]) -> Result<()> {
     let wanted: BTreeSet<&IpAddr> = addresses.iter().collect();
     wait::until(&format!("{name} to have {addresses:?}"), || async {
         let now = ctx.addresses_now(name).await?;

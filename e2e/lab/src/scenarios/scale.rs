@@ -23,7 +23,7 @@ use crate::scenario::{Context, herald};
 /// Nodes that are objects and nothing else.
 const MADE_UP_NODES: u32 = 100;
 /// How long nothing is to be written.
-const STEADY: Duration = Duration::from_secs(30);
+const STEADY: Duration = Duration::from_mins(3);
 
 /// 2,000 Services wait when the operator starts.
 pub(super) async fn cold_start(ctx: &mut Context) -> Result<()> {
