@@ -3,6 +3,7 @@
 //! namespaces may open it and act on it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -225,12 +226,27 @@ impl Lab {
 
     /// `herald-operator ARGS` as an administrator runs it, not started yet.
     pub fn operator_command(&self, args: &[&str]) -> Result<tokio::process::Command> {
-        let mut command = tokio::process::Command::new(sibling("herald-operator")?);
-        command
-            .args(args)
-            .env("KUBECONFIG", self.state.control_plane.kubeconfig("admin"))
-            .kill_on_drop(true);
+        let mut command = self.administrator(sibling("herald-operator")?);
+        command.args(args);
         Ok(command)
+    }
+
+    /// A new folder that is gone with the lab.
+    pub fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = Path::new(DIRECTORY).join(name);
+        fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
+        Ok(folder)
+    }
+
+    /// A program that an administrator of the cluster runs, not started yet.
+    pub fn administrator(&self, program: impl AsRef<OsStr>) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(program);
+        command
+            .env("KUBECONFIG", self.state.control_plane.kubeconfig("admin"))
+            .env("HOME", DIRECTORY)
+            .env("KUBERC", "off")
+            .kill_on_drop(true);
+        command
     }
 
     /// Runs `kubectl ARGS` and returns its standard output.

@@ -15,9 +15,9 @@ use serde_json::json;
 
 use crate::scenario::{Context, wait};
 
-const THEIRS: &str = "metallb-system";
+pub(super) const THEIRS: &str = "metallb-system";
 /// Label of copies that follow `MetalLB`'s objects.
-const ADOPTED: &str = "herald.dev/adopted-from";
+pub(super) const ADOPTED: &str = "herald.dev/adopted-from";
 
 /// The whole way: adopted, changed there, migrated, `MetalLB` gone.
 pub(super) async fn metallb(ctx: &mut Context) -> Result<()> {
@@ -49,7 +49,7 @@ pub(super) async fn metallb(ctx: &mut Context) -> Result<()> {
 }
 
 /// `MetalLB`'s kinds as far as this needs them, and objects in them.
-async fn metallb_is_there(ctx: &Context) -> Result<()> {
+pub(super) async fn metallb_is_there(ctx: &Context) -> Result<()> {
     let mut kinds = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {THEIRS}}}\n");
     for (kind, plural, versions) in [
         ("IPAddressPool", "ipaddresspools", &["v1beta1"][..]),
@@ -150,7 +150,7 @@ async fn metallb_is_there(ctx: &Context) -> Result<()> {
 }
 
 /// Services with the addresses that `MetalLB` gave them, not the first of the pool.
-async fn served_by_metallb(ctx: &Context) -> Result<BTreeMap<String, Vec<IpAddr>>> {
+pub(super) async fn served_by_metallb(ctx: &Context) -> Result<BTreeMap<String, Vec<IpAddr>>> {
     let services: Api<Service> = ctx.api();
     let mut given = BTreeMap::new();
     for (name, offset) in [("first", 7), ("second", 4), ("pinned", 2)] {
@@ -175,7 +175,10 @@ async fn served_by_metallb(ctx: &Context) -> Result<BTreeMap<String, Vec<IpAddr>
     Ok(given)
 }
 
-async fn same_addresses(ctx: &Context, before: &BTreeMap<String, Vec<IpAddr>>) -> Result<()> {
+pub(super) async fn same_addresses(
+    ctx: &Context,
+    before: &BTreeMap<String, Vec<IpAddr>>,
+) -> Result<()> {
     for (name, addresses) in before {
         let now = ctx.addresses_now(name).await?;
         ensure!(

@@ -25,6 +25,7 @@ mod external_source;
 mod failover;
 mod fencing;
 mod frames;
+mod migrate;
 mod moving;
 mod operator;
 mod pools;
@@ -235,6 +236,14 @@ pub static ALL: &[Scenario] = &[
                 every address; migrated, they stay when MetalLB goes",
         isolation: Own,
         run: run!(adopt::metallb),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "migrate-from-metallb",
+        title: "docs/migrate-from-metallb.md word for word, from a cluster without Herald to one \
+                without MetalLB: every command succeeds, and every address stays",
+        isolation: Own,
+        run: run!(migrate::word_for_word),
         ..Scenario::BASE
     },
     Scenario {
