@@ -1,4 +1,4 @@
-//! `L2Status`: what a node's speaker announces, and what it sees of the others.
+//! `L2Status`: what a node's speaker announces, and what one of them sees of the others.
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -65,7 +65,7 @@ pub struct L2Segment {
     pub interface: String,
     /// Whether the speaker knows the segment well enough to own something.
     pub ready: bool,
-    /// The other speakers on it.
+    /// The other speakers on it; told by the first node by name whose speaker lives.
     #[serde(default)]
     pub peers: Vec<L2Peer>,
 }

@@ -1,5 +1,5 @@
-//! Events on Services and on BGP peers: how they are announced, and how their sessions
-//! are, on change only.
+//! Events on Services, on BGP peers and on the node: how they are announced, how
+//! sessions are, and how the speaker is, on change only.
 
 use std::time::Duration;
 
@@ -27,6 +27,9 @@ pub(crate) trait Tell: Send + 'static {
     fn about(&self) -> ObjectReference;
     /// What is told.
     fn event(self) -> Event;
+    /// Whether one that is told soon again is counted in the first one, whose text
+    /// stays. Else each has its own.
+    const COUNTED: bool;
 }
 
 /// Something to tell a Service's owner.
@@ -40,6 +43,9 @@ pub(crate) struct Note {
 }
 
 impl Tell for Note {
+    /// Each tells another thing, such as from which node an address came.
+    const COUNTED: bool = false;
+
     fn about(&self) -> ObjectReference {
         ObjectReference {
             api_version: Some("v1".into()),
@@ -68,6 +74,8 @@ pub(crate) struct PeerNote {
 }
 
 impl Tell for PeerNote {
+    const COUNTED: bool = true;
+
     fn about(&self) -> ObjectReference {
         ObjectReference {
             api_version: Some(BGPPeer::api_version(&()).into()),
@@ -81,6 +89,34 @@ impl Tell for PeerNote {
 
     fn event(self) -> Event {
         event("Peer", self.warning, self.reason, &self.text)
+    }
+}
+
+/// Something to tell the people of this node.
+#[derive(Debug)]
+pub(crate) struct NodeNote {
+    pub(crate) node: String,
+    /// Empty while it is not known.
+    pub(crate) uid: String,
+    pub(crate) reason: &'static str,
+    pub(crate) text: String,
+}
+
+impl Tell for NodeNote {
+    const COUNTED: bool = true;
+
+    fn about(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(self.node.clone()),
+            uid: Some(self.uid.clone()).filter(|uid| !uid.is_empty()),
+            ..ObjectReference::default()
+        }
+    }
+
+    fn event(self) -> Event {
+        event("Speak", true, self.reason, &self.text)
     }
 }
 
@@ -105,9 +141,14 @@ pub(crate) fn start<T: Tell>(client: Client, node: &str) -> mpsc::Sender<T> {
         controller: "herald-speaker".into(),
         instance: Some(node.to_owned()),
     };
-    let recorder = Recorder::new(client, reporter);
+    let new = move || Recorder::new(client.clone(), reporter.clone());
     tokio::spawn(async move {
+        let mut recorder = new();
         while let Some(note) = notes.recv().await {
+            if !T::COUNTED {
+                // What it has told it would count.
+                recorder = new();
+            }
             let about = note.about();
             if let Err(error) = recorder.publish(&note.event(), &about).await {
                 let (kind, name) = (about.kind, about.name);

@@ -124,6 +124,12 @@ pub async fn run(
     let (publish, decided) = channel(Decided::default());
     let (uid, node_uid) = channel(String::new());
     let (order, orders) = channel(None);
+    let throttled = throttle::follow(
+        metrics.0.clone(),
+        config.node.clone(),
+        node_uid.clone(),
+        events::start(client.clone(), &config.node),
+    );
     let bgp = tokio::spawn(bgp::run(bgp::Parts {
         notes: events::start(client.clone(), &config.node),
         client: client.clone(),
@@ -187,7 +193,7 @@ pub async fn run(
     let result = tokio::select! {
         result = ended => result,
         () = decide.run(news) => Ok(()),
-        () = throttle::watch(&metrics.0) => Ok(()),
+        () = throttled => Ok(()),
     };
     // The last thing to be told is that nothing is announced any more.
     let _ = tokio::time::timeout(LAST_WORD, desk).await;

@@ -45,7 +45,7 @@ pub(crate) enum Report {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SegmentStatus {
     pub(crate) ready: bool,
-    /// By the names of their nodes.
+    /// By the names of their nodes; empty where another tells ([`tells_of_peers`]).
     pub(crate) peers: BTreeMap<String, Liveness>,
     pub(crate) owned: BTreeMap<GroupId, Owned>,
 }
@@ -83,6 +83,19 @@ pub(crate) const fn liveness_name(liveness: Liveness) -> &'static str {
         Liveness::Down => "Down",
         Liveness::Left => "Left",
     }
+}
+
+/// Whether a node is the one of its segment that tells how the others are: the first
+/// by name of those that live, as it sees them. So when a node dies one object says
+/// so, and not everybody's.
+pub(crate) fn tells_of_peers(node: &str, peers: &BTreeMap<String, Liveness>) -> bool {
+    let mut before = peers.iter().take_while(|(peer, _)| peer.as_str() < node);
+    !before.any(|(_, liveness)| {
+        matches!(
+            liveness,
+            Liveness::Up | Liveness::OneWay | Liveness::Relayed
+        )
+    })
 }
 
 /// All that is reported of a node.
@@ -326,6 +339,29 @@ mod tests {
         assert!(!board.is_ready());
         board.take(Report::Interfaces(vec![lan0()], BTreeSet::new()));
         assert!(board.is_ready(), "no addresses may come to be anywhere");
+    }
+
+    #[test]
+    fn the_first_that_lives_tells_of_the_others() {
+        let peers = |one, three| BTreeMap::from([("n1".to_owned(), one), ("n3".to_owned(), three)]);
+        assert!(tells_of_peers("n2", &BTreeMap::new()), "it is alone");
+        assert!(!tells_of_peers("n2", &peers(Liveness::Up, Liveness::Up)));
+        assert!(!tells_of_peers(
+            "n2",
+            &peers(Liveness::OneWay, Liveness::Up)
+        ));
+        assert!(!tells_of_peers(
+            "n2",
+            &peers(Liveness::Relayed, Liveness::Up)
+        ));
+        for gone in [
+            Liveness::Stalled,
+            Liveness::Deaf,
+            Liveness::Down,
+            Liveness::Left,
+        ] {
+            assert!(tells_of_peers("n2", &peers(gone, Liveness::Up)), "{gone:?}");
+        }
     }
 
     #[test]

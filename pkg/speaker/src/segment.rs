@@ -23,12 +23,14 @@ use crate::port::{Plan, Port, PortEvent, Question};
 use crate::report::Report;
 use crate::traps::{OnHost, Traps};
 use crate::view::{SegmentView, Vip};
+use told::Told;
 
 mod act;
 mod heard;
 mod intake;
 mod look;
 mod tell;
+mod told;
 
 /// After a change, until settings of the node and what to check are looked at.
 const LOOK_SOON: Duration = Duration::from_secs(1);
@@ -105,6 +107,8 @@ pub(crate) struct Segment {
     /// Another interface of this node is on the same segment, and speaks for it.
     twin: bool,
     holding: BTreeMap<GroupId, Holding>,
+    /// What was told of that.
+    told: Told,
     /// Addresses that others have now, and that we answer for until we hear them.
     yielding: BTreeSet<IpAddr>,
     /// Addresses that no node had before, and since when.
@@ -176,6 +180,7 @@ impl Segment {
             session: 0,
             twin: false,
             holding: BTreeMap::new(),
+            told: Told::default(),
             yielding: BTreeSet::new(),
             peers: BTreeMap::new(),
             counted: Counters::default(),
@@ -328,6 +333,7 @@ impl Segment {
             }
         }
         self.unreported = true;
+        self.told.more = true;
         // What is announced of our groups may be different, and so may our address.
         self.publish(&orders.own);
     }

@@ -2,8 +2,12 @@
 //! late, and the fast profile is not to be had.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{mpsc, watch};
+
+use crate::events::NodeNote;
 use crate::metrics::Metrics;
 
 const PERIOD: Duration = Duration::from_secs(10);
@@ -11,28 +15,61 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// So much within a period is told.
 const WORTH_TELLING: Duration = Duration::from_millis(20);
 
+/// After so many periods without it is told anew.
+const CALM: u32 = 30;
+
+/// What is told of throttling.
+#[derive(Debug, Default)]
+struct Throttle {
+    before: Option<Duration>,
+    /// Periods since the last one that was worth telling; none if there was none.
+    calm: Option<u32>,
+}
+
+impl Throttle {
+    /// Takes in for how long the kernel has kept this process from running since it
+    /// began, once in a period. Gives by how much that grew where it is to be told:
+    /// once, until there was none of it for some minutes.
+    fn look(&mut self, now: Duration) -> Option<Duration> {
+        let grown = now.saturating_sub(self.before.replace(now).unwrap_or(now));
+        if grown < WORTH_TELLING {
+            self.calm = self.calm.map(|periods| periods + 1).filter(|p| *p < CALM);
+            return None;
+        }
+        self.calm.replace(0).is_none().then_some(grown)
+    }
+}
+
 /// Looks every ten seconds, and never returns. Without a limit, or without a
-/// cgroup v2, there is nothing to see.
-pub(crate) async fn watch(metrics: &Metrics) {
-    let mut before = None;
-    let mut told = false;
+/// cgroup v2, there is nothing to see. An event on the node tells of it, too.
+pub(crate) async fn follow(
+    metrics: Arc<Metrics>,
+    node: String,
+    uid: watch::Receiver<String>,
+    notes: mpsc::Sender<NodeNote>,
+) {
+    let mut throttle = Throttle::default();
     loop {
         if let Some(now) = throttled() {
             metrics.throttled.set(now.as_secs_f64());
-            let grown = now.saturating_sub(before.unwrap_or(now));
-            if grown >= WORTH_TELLING {
-                let ms = u64::try_from(grown.as_millis()).unwrap_or(u64::MAX);
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(
-                        throttled_ms = ms,
-                        "a CPU limit throttles this speaker, so that it may be taken for dead; take \
-                         resources.limits.cpu off the DaemonSet"
-                    );
+            if let Some(grown) = throttle.look(now) {
+                let text = format!(
+                    "a CPU limit kept the speaker from running for {} ms within {} s, so that it \
+                     may be taken for dead; take resources.limits.cpu off the DaemonSet",
+                    grown.as_millis(),
+                    PERIOD.as_secs()
+                );
+                tracing::warn!("{text}");
+                let note = NodeNote {
+                    node: node.clone(),
+                    uid: uid.borrow().clone(),
+                    reason: "SpeakerThrottled",
+                    text,
+                };
+                if notes.try_send(note).is_err() {
+                    tracing::debug!("too many events at once");
                 }
-            } else {
-                told = false;
             }
-            before = Some(now);
         }
         tokio::time::sleep(PERIOD).await;
     }
@@ -59,6 +96,24 @@ fn parse(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_is_told_once_until_there_was_none_for_minutes() {
+        let ms = Duration::from_millis;
+        let mut throttle = Throttle::default();
+        assert_eq!(throttle.look(ms(500)), None, "of before we looked");
+        assert_eq!(throttle.look(ms(519)), None, "too little");
+        assert_eq!(throttle.look(ms(539)), Some(ms(20)));
+        assert_eq!(throttle.look(ms(939)), None, "told");
+        for _ in 1..CALM {
+            assert_eq!(throttle.look(ms(939)), None);
+        }
+        assert_eq!(throttle.look(ms(1000)), None, "not calm for long enough");
+        for _ in 0..CALM {
+            assert_eq!(throttle.look(ms(1000)), None);
+        }
+        assert_eq!(throttle.look(ms(1100)), Some(ms(100)));
+    }
 
     #[test]
     fn the_time_is_read_from_the_kernels_figures() {

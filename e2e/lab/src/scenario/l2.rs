@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use herald_api::names::{ANNOTATION_REBALANCE, HEARTBEAT_KEY_PRIMARY, SECRET_HEARTBEAT_KEYS};
-use herald_api::{L2Advertisement, L2Status};
+use herald_api::{L2Advertisement, L2Segment, L2Status};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, Patch, PatchParams};
@@ -32,21 +32,52 @@ impl Context {
         .await
     }
 
-    /// Waits until every speaker sees every other one.
+    /// Waits until an event on a Service says that this node announces it.
+    pub async fn announced_by(&self, service: &str, node: &str) -> Result<()> {
+        let from = format!(" from node {node} on ");
+        wait::until(
+            &format!("an event on Service {service} that {node} announces it"),
+            || async {
+                let told = self.events("Service", service, "Announcing").await?;
+                let notes = told.iter().filter_map(|event| event.message.as_deref());
+                ensure!(
+                    notes.clone().any(|note| note.contains(&from)),
+                    "there is {:?}",
+                    notes.collect::<Vec<_>>()
+                );
+                Ok(())
+            },
+        )
+        .await
+    }
+
+    /// Waits until every speaker is ready and hears every other one, and the one of
+    /// the first node says so of all.
     pub async fn speakers_see_each_other(&self) -> Result<()> {
-        let others = usize::from(self.node_count()) - 1;
         for node in self.nodes() {
-            let what = format!("the speaker of {node} to see all the others");
+            let what = format!("the speaker of {node} to be ready");
             wait::object(self.herald_api(), &node, &what, |status| {
-                let status: &L2Status = status?;
-                let segments = &status.status.as_ref()?.segments;
-                let segment = segments.iter().find(|s| s.interface == "lan0")?;
-                let up = segment.peers.iter().filter(|peer| peer.liveness == "Up");
-                (segment.ready && up.count() == others).then_some(())
+                lan(status?)?.ready.then_some(())
             })
             .await?;
         }
-        Ok(())
+        self.speakers_hear_each_other().await?;
+        let others = usize::from(self.node_count()) - 1;
+        self.peers_seen("Up", others).await
+    }
+
+    /// Waits until the status object of the first node, whose speaker tells of the
+    /// others as long as it lives, says of so many peers that they are seen like
+    /// this.
+    pub async fn peers_seen(&self, liveness: &str, count: usize) -> Result<()> {
+        let first = self.nodes().into_iter().next().context("there are nodes")?;
+        let what = format!("the speaker of {first} to tell of {count} peers {liveness}");
+        wait::object(self.herald_api(), &first, &what, |status| {
+            let seen = lan(status?)?.peers.iter();
+            let seen = seen.filter(|peer| peer.liveness == liveness).count();
+            (seen == count).then_some(())
+        })
+        .await
     }
 
     /// Waits until the speakers have taken in all that was written so far: what
@@ -113,6 +144,12 @@ impl Context {
             .context("change the keys of heartbeats")?;
         Ok(())
     }
+}
+
+/// What a speaker says of LAN 0.
+fn lan(status: &L2Status) -> Option<&L2Segment> {
+    let segments = &status.status.as_ref()?.segments;
+    segments.iter().find(|segment| segment.interface == "lan0")
 }
 
 /// The message of a watch that has failed, and of one that goes on, in the

@@ -244,14 +244,17 @@ impl Context {
         event(self.herald_api(), kind, name, reason).await
     }
 
-    /// How many events with this reason an object has, repetitions counted.
-    pub async fn event_count(&self, kind: &str, name: &str, reason: &str) -> Result<i64> {
+    /// The events with this reason that an object of the scenario's namespace has now.
+    pub(super) async fn events(&self, kind: &str, name: &str, reason: &str) -> Result<Vec<Event>> {
         let events: Api<Event> = self.api();
         let list = ListParams::default().fields(&event_fields(kind, name, reason));
+        Ok(events.list(&list).await?.items)
+    }
+
+    /// How many events with this reason an object has, repetitions counted.
+    pub async fn event_count(&self, kind: &str, name: &str, reason: &str) -> Result<i64> {
+        let events = self.events(kind, name, reason).await?;
         Ok(events
-            .list(&list)
-            .await?
-            .items
             .iter()
             .map(|event| {
                 let series = event.series.as_ref().and_then(|series| series.count);

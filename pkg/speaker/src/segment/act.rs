@@ -43,6 +43,9 @@ impl Segment {
             let own = self.plan.borrow().own.clone();
             self.publish(&own);
         }
+        if std::mem::take(&mut self.told.more) {
+            self.tell_more();
+        }
         let ready = self.election.as_ref().is_some_and(Election::is_ready);
         if self.unreported || ready != self.was_ready {
             self.was_ready = ready;
@@ -85,15 +88,21 @@ impl Segment {
                 None => false,
             },
             Event::HandOver { group, to } => {
-                let addresses: Vec<IpAddr> = self.addresses(group).iter().map(|v| v.0).collect();
+                let addresses: BTreeSet<IpAddr> =
+                    self.addresses(group).iter().map(|v| v.0).collect();
                 tracing::info!(interface, %group, ?addresses, to = self.name_of(to), "handing over");
                 self.holding.remove(&group);
+                self.told.forget(&addresses);
                 self.yielding.extend(addresses);
                 true
             }
             Event::Withdraw { group, why } => {
-                let addresses: Vec<IpAddr> = self.addresses(group).iter().map(|v| v.0).collect();
+                let addresses: BTreeSet<IpAddr> =
+                    self.addresses(group).iter().map(|v| v.0).collect();
                 tracing::info!(interface, %group, ?addresses, ?why, "silent");
+                if matches!(why, Silence::Settled | Silence::Released) {
+                    self.told.forget(&addresses);
+                }
                 if why == Silence::Stalled {
                     if let Some(holding) = self.holding.get_mut(&group) {
                         holding.silent = true;

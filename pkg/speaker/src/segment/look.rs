@@ -28,6 +28,7 @@ impl Segment {
         let Some(view) = self.view.clone() else {
             return;
         };
+        self.forget_told(&view);
         let subjects = view.groups.iter().flat_map(|(group, vips)| {
             let own = self.holding.contains_key(group);
             vips.iter().flat_map(move |(address, services)| {
@@ -57,6 +58,19 @@ impl Segment {
             self.publish(&own);
             self.look_at = now + LOOK_AGAIN;
         }
+    }
+
+    /// Of what others have they tell.
+    fn forget_told(&mut self, view: &SegmentView) {
+        let Some(election) = &self.election else {
+            return;
+        };
+        let others = view.groups.iter().filter(|(group, _)| {
+            let owner = election.owner(**group);
+            owner.is_some_and(|owner| owner != self.me)
+        });
+        let addresses = others.flat_map(|(_, vips)| vips.iter().map(|vip| vip.0));
+        self.told.forget(&addresses.collect());
     }
 
     /// The addresses of others that this node checks: of each group the live

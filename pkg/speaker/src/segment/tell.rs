@@ -8,7 +8,7 @@ use herald_election::{Cause, GroupId, Liveness};
 use super::{Holding, Segment};
 use crate::events::Note;
 use crate::metrics::{InterfaceLabel, LivenessLabel, ReasonLabel};
-use crate::report::{Owned, Report, SegmentStatus, cause_name, liveness_name};
+use crate::report::{Owned, Report, SegmentStatus, cause_name, liveness_name, tells_of_peers};
 use crate::view::Vip;
 
 /// All that can be seen of a peer.
@@ -23,8 +23,26 @@ const LIVENESS: [Liveness; 7] = [
 ];
 
 impl Segment {
-    /// An event on each Service, once for all of its addresses.
-    pub(super) fn tell_owner(&self, addresses: &[Vip], cause: Cause) {
+    /// Tells of what came to groups that are ours all the while.
+    pub(super) fn tell_more(&mut self) {
+        let Some(view) = self.view.clone() else {
+            return;
+        };
+        self.told.retain(view.groups.values().flatten());
+        let ours: Vec<GroupId> = self
+            .holding
+            .iter()
+            .filter(|(_, holding)| !holding.silent)
+            .map(|(group, _)| *group)
+            .collect();
+        for vips in ours.iter().filter_map(|group| view.groups.get(group)) {
+            self.tell_owner(vips, Cause::Vacant);
+        }
+    }
+
+    /// An event on each Service whose owner is another than was told, once for all of
+    /// its addresses.
+    pub(super) fn tell_owner(&mut self, addresses: &[Vip], cause: Cause) {
         let why = match cause {
             Cause::Vacant | Cause::Resumed => String::new(),
             Cause::Lost(from) => format!("; node {} is lost", self.name_of(from)),
@@ -37,12 +55,8 @@ impl Segment {
             }
             Cause::Rebalanced(from) => format!("; it comes back from node {}", self.name_of(from)),
         };
-        let mut services: BTreeMap<_, Vec<IpAddr>> = BTreeMap::new();
-        for (address, refs) in addresses {
-            for service in refs {
-                services.entry(service.clone()).or_default().push(*address);
-            }
-        }
+        let from_another = !matches!(cause, Cause::Vacant | Cause::Resumed);
+        let services = self.told.tell(addresses, from_another);
         let (node, interface) = (&self.common.node, &self.interface.name);
         for (service, addresses) in services {
             let addresses = join(&addresses, " and ");
@@ -96,13 +110,15 @@ impl Segment {
     }
 
     pub(super) fn status(&self) -> Option<SegmentStatus> {
+        let peers: BTreeMap<String, Liveness> = self
+            .peers
+            .iter()
+            .map(|(node, liveness)| (self.name_of(*node), *liveness))
+            .collect();
+        let tells = tells_of_peers(&self.common.node, &peers);
         self.election.as_ref().map(|election| SegmentStatus {
             ready: election.is_ready() || !self.interface.running,
-            peers: self
-                .peers
-                .iter()
-                .map(|(node, liveness)| (self.name_of(*node), *liveness))
-                .collect(),
+            peers: if tells { peers } else { BTreeMap::new() },
             owned: self
                 .holding
                 .iter()
