@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -218,7 +219,15 @@ enum Fault {
         #[arg(long, default_value = "both")]
         direction: Direction,
     },
-    /// End what cut, lose and unplug did to that link.
+    /// Drop what a host says by ARP and NDP about these addresses; all else passes.
+    Mute {
+        host: String,
+        /// lan0, ...
+        network: Network,
+        #[arg(required = true)]
+        addresses: Vec<IpAddr>,
+    },
+    /// End what cut, lose, mute and unplug did to that link.
     Heal { host: String, network: Network },
     /// Split a network: these hosts, and all others, hear only each other. With no
     /// hosts it is whole again.
@@ -418,6 +427,11 @@ async fn do_harm(fault: Fault) -> Result<()> {
             percent,
             direction,
         } => faults::lose(&host, network, direction, percent),
+        Fault::Mute {
+            host,
+            network,
+            addresses,
+        } => faults::mute(&host, network, &addresses),
         Fault::Heal { host, network } => faults::heal(&host, network),
         Fault::Split { network, hosts } => {
             let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();

@@ -4,9 +4,10 @@
 //! the list of faults at each change; processes are found by the names in
 //! their environment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -47,6 +48,8 @@ struct LinkFaults {
     links: BTreeMap<String, LinkFault>,
     /// Bridge ports that hear each other, and none of the others on their bridge.
     apart: Vec<String>,
+    /// By bridge port: addresses that what comes from it may not claim.
+    mute: BTreeMap<String, BTreeSet<IpAddr>>,
 }
 
 /// Drops every frame between a host and a network, silently: both ends still
@@ -75,10 +78,21 @@ pub fn split(hosts: &[&str], network: Network) -> Result<()> {
     })
 }
 
-/// Ends [`cut`] and [`lose`] on that link, and plugs it in.
+/// Drops a host's ARP messages and Neighbor Advertisements about these addresses,
+/// answers and announcements, as a switch does that inspects them; all else passes.
+pub fn mute(host: &str, network: Network, addresses: &[IpAddr]) -> Result<()> {
+    change(|faults| {
+        let addresses = addresses.iter().copied().collect();
+        faults.mute.insert(network.port(host), addresses);
+    })
+}
+
+/// Ends [`cut`], [`lose`] and [`mute`] on that link, and plugs it in.
 pub fn heal(host: &str, network: Network) -> Result<()> {
     change(|faults| {
-        faults.links.remove(&network.port(host));
+        let port = network.port(host);
+        faults.links.remove(&port);
+        faults.mute.remove(&port);
     })?;
     plug(host, network, true)
 }
@@ -111,8 +125,10 @@ pub fn crash_node(lab: &Lab, node: &str) -> Result<()> {
 /// Boots a node that [`crash_node`] ended.
 pub fn boot_node(lab: &Lab, node: &str) -> Result<()> {
     let host = node_host(lab, node)?;
-    // What a reboot would clear: pod networks and kube-proxy's rules.
+    // What a reboot would clear: pod networks and kube-proxy's rules. Its interface in
+    // ipvs mode has all VIPs, and the kernel answers for them.
     let script = "for l in $(ip -o link | grep -o 'veth[^@: ]*'); do ip link del $l; done; \
+                  ip link del kube-ipvs0 2>/dev/null; ipvsadm -C 2>/dev/null; \
                   nft flush ruleset; conntrack -F 2>/dev/null; true";
     let status = process::in_host(Some(node), Path::new("sh"))
         .args(["-c", script])
@@ -194,6 +210,20 @@ fn ruleset(faults: &LinkFaults) -> Result<String> {
             writeln!(rules, "    oifname \"{port}\" {chance}drop")?;
         }
     }
+    for (port, addresses) in &faults.mute {
+        for address in addresses {
+            // The target is what an advertisement's header is followed by; nft has no
+            // name for it (RFC 4861 §4.4).
+            let claim = match address {
+                IpAddr::V4(address) => format!("arp saddr ip {address}"),
+                IpAddr::V6(address) => format!(
+                    "icmpv6 type nd-neighbor-advert @th,64,128 {:#x}",
+                    address.to_bits()
+                ),
+            };
+            writeln!(rules, "    iifname \"{port}\" {claim} drop")?;
+        }
+    }
     let ports: Vec<String> = faults.apart.iter().map(|p| format!("\"{p}\"")).collect();
     let ports = ports.join(", ");
     // Only what is forwarded has ports on both sides.
@@ -241,6 +271,19 @@ mod tests {
         assert!(text.contains(&format!("iifname {side} oifname != {side} drop")));
         assert!(text.contains(&format!("iifname != {side} oifname {side} drop")));
         assert_eq!(text.matches("drop").count(), 2, "what is forwarded only");
+    }
+
+    #[test]
+    fn who_is_mute_claims_no_address() {
+        let addresses = ["10.20.100.0", "fd20::1:0"].map(|a| a.parse().unwrap());
+        let faults = LinkFaults {
+            mute: BTreeMap::from([("n1-l0".to_owned(), BTreeSet::from(addresses))]),
+            ..LinkFaults::default()
+        };
+        let text = ruleset(&faults).unwrap();
+        assert!(text.contains("iifname \"n1-l0\" arp saddr ip 10.20.100.0 drop"));
+        let target = "@th,64,128 0xfd200000000000000000000000010000 drop";
+        assert!(text.contains(target), "{text}");
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod frames;
 mod migrate;
 mod moving;
 mod operator;
+mod owners;
 mod pools;
 mod rbac;
 mod route_monitor;
@@ -275,10 +276,30 @@ pub static ALL: &[Scenario] = &[
     },
     Scenario {
         name: "node-crash-fast",
-        title: "with the fast profile the announcing node crashes, and another one takes over sooner",
+        title: "with the fast profile the announcing node crashes, and another one takes over sooner, \
+                both Services at its addresses together",
         isolation: Own,
         measures: true,
         run: run!(segment::fast_crash),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "crash-told",
+        title: "what is written when one of six nodes dies: one event on the Service, and the \
+                status objects of who takes over and of who tells of the others",
+        nodes: 6,
+        isolation: Own,
+        measures: true,
+        run: run!(owners::crash_told),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "mute-owner",
+        title: "a switch drops what the announcing node says about its VIPs: others notice, one takes \
+                them over, and nothing moves again, not when it may speak again either",
+        isolation: Own,
+        measures: true,
+        run: run!(owners::mute_owner),
         ..Scenario::BASE
     },
     Scenario {
