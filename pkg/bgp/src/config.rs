@@ -9,6 +9,11 @@ use crate::export::NextHop;
 use crate::family::{Families, Family};
 use crate::path::{PathAttributes, PathError};
 
+/// RFC 9687 §3.2.
+pub(crate) const LEAST_SEND_HOLD: Duration = Duration::from_mins(8);
+/// For the send hold timer to be first.
+const USER_TIMEOUT_SLACK: Duration = Duration::from_secs(30);
+
 /// Which AS the peer may be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerAs {
@@ -270,6 +275,23 @@ impl PeerConfig {
         }
     }
 
+    /// After so long without a message getting out a session with this hold time
+    /// ends (RFC 9687 §3.2); none without a hold time.
+    pub(crate) fn send_hold(&self, hold: Duration) -> Option<Duration> {
+        let usual = LEAST_SEND_HOLD.max(hold * 2);
+        let time = self.send_hold_time.unwrap_or(usual);
+        (!hold.is_zero()).then_some(time.max(hold))
+    }
+
+    /// After so long without an acknowledgement TCP may give a connection up
+    /// (RFC 5482). A peer that is gone is found by its hold time, and one that does
+    /// not read is told by the send hold timer: TCP comes after both. Zero without a
+    /// hold time: as the kernel has it.
+    pub fn user_timeout(&self) -> Duration {
+        self.send_hold(self.hold_time)
+            .map_or(Duration::ZERO, |time| time + USER_TIMEOUT_SLACK)
+    }
+
     /// The next hop that is set for `family`.
     pub(crate) const fn next_hop(&self, family: Family) -> Option<NextHop> {
         match family {
@@ -311,6 +333,21 @@ mod tests {
         assert!(refused(next_hop).contains("1.1.1.1"));
         assert!(refused(|c| c.hostname = Some("x".repeat(127))).contains("host name"));
         assert!(refused(|c| c.policy.prepend = 65).contains("prepended"));
+    }
+
+    /// RFC 9687: the session has the first word.
+    #[test]
+    fn tcp_gives_up_after_the_send_hold_timer() {
+        let mut config = config();
+        for (hold, send, least) in [(90, None, 480), (600, None, 1200), (9, Some(10), 10)] {
+            config.hold_time = Duration::from_secs(hold);
+            config.send_hold_time = send.map(Duration::from_secs);
+            let least = Duration::from_secs(least);
+            assert_eq!(config.send_hold(config.hold_time), Some(least));
+            assert!(config.user_timeout() > least);
+        }
+        config.hold_time = Duration::ZERO;
+        assert_eq!(config.user_timeout(), Duration::ZERO);
     }
 
     #[test]

@@ -5,9 +5,6 @@ use std::time::{Duration, Instant};
 use crate::rib::Messages;
 use crate::session::{ConnectionId, Output, Session};
 
-/// RFC 9687 §3.2.
-pub(super) const LEAST_SEND_HOLD: Duration = Duration::from_mins(8);
-
 impl Session {
     /// The bytes to send next on a connection; empty if there are none. How
     /// many went out is told by [`transmitted`](Self::transmitted).
@@ -50,9 +47,7 @@ impl Session {
     /// RFC 9687 §3.2; none without a hold time.
     pub(super) fn send_hold_time(&self, at: usize) -> Option<Duration> {
         let terms = self.connections[at].terms()?;
-        let usual = LEAST_SEND_HOLD.max(terms.hold_time * 2);
-        let time = self.config.send_hold_time.unwrap_or(usual);
-        (!terms.hold_time.is_zero()).then_some(time.max(terms.hold_time))
+        self.config.send_hold(terms.hold_time)
     }
 
     /// Bytes were put into an outbox.

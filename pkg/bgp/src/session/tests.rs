@@ -6,12 +6,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::capability::{Capability, GracefulRestart, Preserved};
+use crate::config::LEAST_SEND_HOLD;
 use crate::config::PeerAs;
 use crate::family::{Families, Family};
 use crate::message::MAX_EXTENDED_MESSAGE;
 use crate::open::Open;
 use crate::session::opening::{CONCURRENT, OPEN_WAIT};
-use crate::session::sending::LEAST_SEND_HOLD;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const SECOND: Duration = Duration::from_secs(1);

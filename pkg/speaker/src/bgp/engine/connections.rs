@@ -28,7 +28,7 @@ impl Engine {
             device: peer.settings.device.clone(),
             password: peer.password.as_ref().map(|p| p.0.clone().into_bytes()),
             distance: peer.settings.distance,
-            user_timeout: peer.settings.config.hold_time,
+            user_timeout: peer.settings.config.user_timeout(),
         };
         let answer = self.dialled.0.clone();
         let task = tokio::spawn(async move {

@@ -29,7 +29,7 @@ impl Engine {
         };
         let settings = &peer.settings;
         let local = stream.local_addr();
-        let set = herald_net::settle(&stream, settings.distance, settings.config.hold_time);
+        let set = herald_net::settle(&stream, settings.distance, settings.config.user_timeout());
         let (Ok(local), Ok(())) = (local, set) else {
             return;
         };
