@@ -103,8 +103,9 @@ pub struct BGPPeerSpec {
     #[schemars(length(min = 2, max = 45))]
     #[x_kube(validation = Rule::new(IS_IP).message("peerAddress must be an IP address"))]
     pub peer_address: Option<String>,
-    /// The interface on which the peer is found by its router advertisements
-    /// (an unnumbered peer).
+    /// The interface on which the peer is found by its router advertisements (an
+    /// unnumbered peer): the only router on that link, spoken with by link-local
+    /// addresses. Each node looks on its own interface of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 15))]
     pub interface: Option<String>,

@@ -20,7 +20,7 @@ const BODY: usize = HEADER + IPV6_HEADER;
 const ICMPV6: u8 = 58;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
-const OPTION_SOURCE: u8 = 1;
+pub(crate) const OPTION_SOURCE: u8 = 1;
 const OPTION_TARGET: u8 = 2;
 const FLAG_SOLICITED: u8 = 0x40;
 const FLAG_OVERRIDE: u8 = 0x20;
@@ -170,7 +170,7 @@ impl NeighborMessage {
 
 /// The link-layer address in the option of kind `wanted`. A length of zero
 /// makes the whole message invalid (RFC 4861 §4.6).
-fn link_option(mut options: &[u8], wanted: u8) -> Result<Option<Mac>, Malformed> {
+pub(crate) fn link_option(mut options: &[u8], wanted: u8) -> Result<Option<Mac>, Malformed> {
     let mut found = None;
     while !options.is_empty() {
         let [kind, units] = array(options, 0)?;

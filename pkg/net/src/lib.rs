@@ -8,6 +8,7 @@ mod groups;
 mod heartbeat;
 mod links;
 mod packet;
+mod routers;
 mod thread;
 
 pub use bfd::{BFD_MULTIHOP_PORT, BFD_PORT, BfdDatagram, BfdReceiver, BfdSender};
@@ -22,4 +23,5 @@ pub use heartbeat::{
 };
 pub use links::{Interface, LinkError, Links, News, same_subnet};
 pub use packet::{Inbox, PacketError, PacketSocket};
+pub use routers::{RouterDatagram, RouterSocket};
 pub use thread::{Precedence, take_precedence};

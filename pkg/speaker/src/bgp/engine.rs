@@ -36,14 +36,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::bfd;
+use super::neighbors::{Neighbors, Seeker};
 use super::secrets::Passwords;
-use super::settings::Settings;
+use super::settings::{Refused, Settings};
 use super::stop::Ending;
 use super::{BgpConfig, Orders};
 use crate::events::PeerNote;
 use crate::metrics::Metrics;
 use dynamic::Template;
-use peers::Refused;
 use tell::Allowance;
 
 /// Octets that are read at a time.
@@ -135,6 +135,9 @@ pub(super) struct Engine {
     listen_again: Option<Instant>,
     listen_problem: Option<String>,
     interfaces: BTreeMap<u32, Interface>,
+    seeker: Seeker,
+    /// What is at the other end of interfaces.
+    neighbors: Neighbors,
     ending: Option<(Ending, Instant)>,
     /// When the status is to be made anew, because something is different.
     report_at: Option<Instant>,
@@ -161,6 +164,8 @@ impl Engine {
             listen_again: None,
             listen_problem: None,
             interfaces: BTreeMap::new(),
+            seeker: Seeker::new(),
+            neighbors: Neighbors::new(),
             ending: None,
             report_at: None,
             buffer: vec![0; BUFFER].into(),
@@ -208,6 +213,7 @@ impl Engine {
                     self.follow();
                 }
                 Ok(()) = self.inputs.passwords.changed() => self.follow(),
+                () = self.seeker.changed() => self.follow(),
                 Ok(()) = self.inputs.end.changed() => self.end(),
                 Some(news) = self.inputs.paths.news() => self.heed(&news),
                 well = changed => {
@@ -287,6 +293,7 @@ impl Engine {
         }
         let passwords = self.inputs.passwords.borrow_and_update().clone();
         let now = Instant::now();
+        self.seek_neighbors(&orders);
         self.follow_peers(&orders, &passwords, now);
         self.sign();
         let some = !self.ids.is_empty() || !self.templates.is_empty();

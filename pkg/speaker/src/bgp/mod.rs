@@ -12,6 +12,7 @@
 
 mod bfd;
 mod engine;
+mod neighbors;
 mod report;
 mod routes;
 mod secrets;

@@ -7,10 +7,12 @@ use std::time::Duration;
 use herald_api::{AddressFamily, BFDProfileSpec, BGPPeerSpec, DynamicAsn};
 use herald_bfd::SessionConfig;
 use herald_bgp::{Families, Family, NextHop, PathAttributes, PeerAs, PeerConfig};
+use herald_l2::Neighbor;
 use herald_net::{Distance, Interface};
 use jiff::SignedDuration;
 
 use super::bfd::Way;
+use super::neighbors::Neighbors;
 
 /// What is known of the node.
 pub(super) struct Facts<'a> {
@@ -18,8 +20,27 @@ pub(super) struct Facts<'a> {
     pub(super) router_id: Ipv4Addr,
     pub(super) addresses: &'a [IpAddr],
     pub(super) interfaces: &'a BTreeMap<u32, Interface>,
+    /// What is at the other end of those that unnumbered peers are on.
+    pub(super) neighbors: &'a Neighbors,
     pub(super) aliases: &'a BTreeMap<String, String>,
     pub(super) profiles: &'a BTreeMap<String, BFDProfileSpec>,
+}
+
+/// Why there is no session with a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) problem: String,
+    /// Whether it is so for a moment only, and nobody need know.
+    pub(super) passing: bool,
+}
+
+impl From<String> for Refused {
+    fn from(problem: String) -> Self {
+        Self {
+            problem,
+            passing: false,
+        }
+    }
 }
 
 /// How the path to a peer is watched.
@@ -35,6 +56,8 @@ pub(super) struct Settings {
     pub(super) config: PeerConfig,
     pub(super) peer: SocketAddr,
     pub(super) source: Option<IpAddr>,
+    /// The interface that an unnumbered peer is found on.
+    pub(super) interface: Option<String>,
     pub(super) device: Option<String>,
     pub(super) distance: Distance,
     pub(super) bfd: Option<Bfd>,
@@ -53,13 +76,75 @@ impl Settings {
 }
 
 /// The settings of a peer, or why there can be none.
-pub(super) fn settings(spec: &BGPPeerSpec, facts: &Facts) -> Result<Settings, String> {
-    if spec.interface.is_some() {
-        return Err("this version speaks only with peers that have an address".into());
+pub(super) fn settings(spec: &BGPPeerSpec, facts: &Facts) -> Result<Settings, Refused> {
+    if let Some(name) = &spec.interface {
+        return unnumbered(spec, name, facts);
     }
     let address = ip(spec.peer_address.as_deref().unwrap_or_default())?;
     let peer = socket_address(spec, address, facts)?;
-    settings_at(spec, facts, peer)
+    Ok(settings_at(spec, facts, peer)?)
+}
+
+/// The settings of the peer at the other end of an interface.
+fn unnumbered(spec: &BGPPeerSpec, name: &str, facts: &Facts) -> Result<Settings, Refused> {
+    let (index, interface) = interface(name, facts)?;
+    let own = interface.addresses.iter();
+    let link_local = |own: &IpAddr| matches!(own, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    if !own.clone().any(|(own, _)| link_local(own)) {
+        return Err(format!(
+            "interface {name} has no link-local IPv6 address, which an unnumbered peer is spoken \
+             with by: set it up, and have IPv6 on there (net.ipv6.conf.{name}.disable_ipv6=0)"
+        )
+        .into());
+    }
+    let unheard = Neighbor {
+        waiting: true,
+        ..Neighbor::default()
+    };
+    let neighbor = match facts.neighbors.get(&index) {
+        Some(Ok(neighbor)) => neighbor,
+        Some(Err(problem)) => return Err(problem.clone().into()),
+        None => &unheard,
+    };
+    let Some(router) = neighbor.router else {
+        return Err(Refused {
+            problem: format!(
+                "no router advertises itself on interface {name}: have the router send router \
+                 advertisements there (FRR does with `neighbor … interface`), and look at the link"
+            ),
+            passing: neighbor.waiting,
+        });
+    };
+    let peer = SocketAddrV6::new(router, spec.peer_port, 0, index);
+    let mut settings = settings_at(spec, facts, peer.into())?;
+    settings.interface = Some(name.to_owned());
+    let mut problems: Vec<String> = settings.problem.take().into_iter().collect();
+    if neighbor.silent {
+        problems.push(format!(
+            "{router} has not advertised itself on interface {name} for longer than it said it would"
+        ));
+    }
+    if !neighbor.others.is_empty() {
+        let others: Vec<String> = neighbor.others.iter().map(ToString::to_string).collect();
+        problems.push(format!(
+            "{} advertise themselves on interface {name} too: an unnumbered peer must be the only \
+             router on its link; the peer is {router}",
+            others.join(", ")
+        ));
+    }
+    settings.problem = in_words(&problems);
+    Ok(settings)
+}
+
+/// The node's interface of that name, with its index.
+fn interface<'a>(name: &str, facts: &Facts<'a>) -> Result<(u32, &'a Interface), String> {
+    let found = facts.interfaces.iter().find(|(_, i)| i.name == name);
+    let (index, interface) = found.ok_or_else(|| format!("this node has no interface {name}"))?;
+    Ok((*index, interface))
+}
+
+fn in_words(problems: &[String]) -> Option<String> {
+    (!problems.is_empty()).then(|| problems.join("; "))
 }
 
 /// The settings of a peer that is there.
@@ -114,10 +199,11 @@ pub(super) fn settings_at(
         config,
         peer,
         source,
+        interface: None,
         device: spec.vrf.clone(),
         distance,
         bfd,
-        problem: (!problems.is_empty()).then(|| problems.join("; ")),
+        problem: in_words(&problems),
     })
 }
 
@@ -188,9 +274,8 @@ fn socket_address(
         .source_interface
         .as_ref()
         .ok_or("a link-local peerAddress needs sourceInterface")?;
-    let found = facts.interfaces.iter().find(|(_, i)| i.name == *name);
-    let (index, _) = found.ok_or_else(|| format!("this node has no interface {name}"))?;
-    Ok(SocketAddrV6::new(v6, spec.peer_port, 0, *index).into())
+    let (index, _) = interface(name, facts)?;
+    Ok(SocketAddrV6::new(v6, spec.peer_port, 0, index).into())
 }
 
 fn config(spec: &BGPPeerSpec, facts: &Facts, address: IpAddr) -> Result<PeerConfig, String> {
@@ -248,7 +333,8 @@ fn config(spec: &BGPPeerSpec, facts: &Facts, address: IpAddr) -> Result<PeerConf
 }
 
 fn families(spec: &BGPPeerSpec, address: IpAddr) -> Families {
-    if spec.dual_stack_address_family {
+    let unnumbered = spec.interface.is_some() && spec.address_families.is_empty();
+    if spec.dual_stack_address_family || unnumbered {
         return Families::BOTH;
     }
     if spec.address_families.is_empty() {
@@ -315,7 +401,11 @@ mod tests {
     use super::*;
 
     /// What a peer's settings are on a node with an address on 10.0.0.0/24.
-    fn settled(spec: &BGPPeerSpec) -> Result<Settings, String> {
+    fn settled(spec: &BGPPeerSpec) -> Result<Settings, Refused> {
+        settled_among(spec, &Neighbors::new())
+    }
+
+    fn settled_among(spec: &BGPPeerSpec, neighbors: &Neighbors) -> Result<Settings, Refused> {
         let lan = Interface {
             index: 2,
             name: "lan0".into(),
@@ -327,6 +417,12 @@ mod tests {
             carrier_changes: 1,
             addresses: vec![("10.0.0.11".parse().unwrap(), 24)],
         };
+        let cable = Interface {
+            index: 3,
+            name: "up0".into(),
+            addresses: vec![("fe80::b".parse().unwrap(), 64)],
+            ..lan.clone()
+        };
         let slow = BFDProfileSpec {
             transmit_interval: 200,
             minimum_ttl: 250,
@@ -336,7 +432,8 @@ mod tests {
             node: "n1",
             router_id: Ipv4Addr::new(10, 0, 0, 11),
             addresses: &[],
-            interfaces: &[(2, lan)].into(),
+            interfaces: &[(2, lan), (3, cable)].into(),
+            neighbors,
             aliases: &BTreeMap::new(),
             profiles: &[("slow".to_owned(), slow)].into(),
         };
@@ -389,5 +486,53 @@ mod tests {
         assert_eq!(distance(|p| p.peer_asn = Some(64512)), Distance::Hops(255));
         let secured = distance(|p| p.ttl_security_hops = Some(2));
         assert_eq!(secured, Distance::Secured(2));
+    }
+
+    #[test]
+    fn an_unnumbered_peer_is_the_router_that_advertises_itself() {
+        let spec = |interface: &str| BGPPeerSpec {
+            interface: Some(interface.into()),
+            peer_address: None,
+            ..peer("", "slow")
+        };
+        let neighbor = Neighbor {
+            router: Some("fe80::1".parse().unwrap()),
+            ..Neighbor::default()
+        };
+        let with = |neighbor: Neighbor| settled_among(&spec("up0"), &[(3, Ok(neighbor))].into());
+        let settings = with(neighbor.clone()).unwrap();
+        assert_eq!(settings.peer.to_string(), "[fe80::1%3]:179");
+        assert_eq!(settings.interface.as_deref(), Some("up0"));
+        assert_eq!(settings.config.families, Families::BOTH);
+        assert_eq!(settings.config.next_hop_v6, None, "our end of the link");
+        let way = settings.bfd.unwrap().way;
+        assert_eq!((way.interface, way.minimum_ttl), (Some(3), None));
+        assert_eq!(settings.problem, None);
+
+        let two = Neighbor {
+            others: vec!["fe80::2".parse().unwrap()],
+            silent: true,
+            ..neighbor
+        };
+        let problem = with(two).unwrap().problem.unwrap();
+        assert!(problem.contains("fe80::2") && problem.contains("has not advertised"));
+
+        let unheard = |waiting| {
+            with(Neighbor {
+                waiting,
+                ..Neighbor::default()
+            })
+            .unwrap_err()
+        };
+        assert!(unheard(true).passing && !unheard(false).passing);
+        assert!(
+            unheard(false)
+                .problem
+                .contains("no router advertises itself on interface up0")
+        );
+        assert!(settled(&spec("up0")).unwrap_err().passing);
+        let words = |interface: &str| settled(&spec(interface)).unwrap_err().problem;
+        assert!(words("up1").contains("no interface up1"));
+        assert!(words("lan0").contains("link-local"));
     }
 }

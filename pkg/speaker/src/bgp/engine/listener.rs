@@ -14,6 +14,15 @@ use super::Engine;
 /// The port is tried again after so long, should another program leave it.
 const LISTEN_RETRY: Duration = Duration::from_secs(30);
 
+/// The interface of a link-local address: on another one the same address is another
+/// host.
+fn scope(address: &SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(address) => address.scope_id(),
+    }
+}
+
 impl Engine {
     /// A connection to the port.
     pub(super) fn accept(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) {
@@ -45,7 +54,8 @@ impl Engine {
     fn whose(&self, from: &SocketAddr) -> Option<PeerId> {
         let may_be = |id: &&PeerId| {
             self.peers.get(id).is_some_and(|peer| {
-                peer.settings.peer.ip() == from.ip() && peer.settings.device.is_none()
+                let at = &peer.settings.peer;
+                at.ip() == from.ip() && scope(at) == scope(from) && peer.settings.device.is_none()
             })
         };
         let candidates: Vec<PeerId> = self.ids.values().filter(may_be).copied().collect();

@@ -9,26 +9,10 @@ use herald_bgp::{Drain, Input, PeerId, Stop};
 
 use super::dynamic::Template;
 use super::{Engine, Peer};
+use crate::bgp::neighbors::Link;
 use crate::bgp::secrets::Passwords;
-use crate::bgp::settings::{Facts, Settings, settings, settings_at};
+use crate::bgp::settings::{Facts, Refused, Settings, settings, settings_at};
 use crate::bgp::{Orders, PeerView};
-
-/// Why there is no session with a peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) problem: String,
-    /// Whether it is so for a moment only, and nobody need know.
-    passing: bool,
-}
-
-impl From<String> for Refused {
-    fn from(problem: String) -> Self {
-        Self {
-            problem,
-            passing: false,
-        }
-    }
-}
 
 /// Peers that can be, and those that can't, with why.
 #[derive(Default)]
@@ -62,10 +46,11 @@ impl Wanted {
                     std::collections::btree_map::Entry::Occupied(other) => Err(format!(
                         "BGPPeer {} has this address and port already; take one of them away",
                         other.get()
-                    )),
+                    )
+                    .into()),
                 }
             });
-            let settled = settled.map_err(Refused::from).and_then(|settings| {
+            let settled = settled.and_then(|settings| {
                 let password = wanted.password(view, passwords)?;
                 Ok((settings, password))
             });
@@ -116,6 +101,19 @@ impl Wanted {
     }
 }
 
+/// That the router of an unnumbered peer is not the one that it was, in words.
+fn another_router(before: &Settings, now: &Settings) -> Option<String> {
+    let name = now.interface.as_ref()?;
+    let same = before.interface.as_ref() == Some(name) && before.peer != now.peer;
+    same.then(|| {
+        format!(
+            "the router on interface {name} was {} and is {} now",
+            before.peer.ip(),
+            now.peer.ip()
+        )
+    })
+}
+
 /// The `BGPPeer` that a peer is of.
 fn name_of(key: &str) -> &str {
     key.split_once('/').map_or(key, |(name, _)| name)
@@ -128,9 +126,25 @@ impl Engine {
             router_id: orders.router_id,
             addresses: &orders.addresses,
             interfaces: &self.interfaces,
+            neighbors: &self.neighbors,
             aliases: &orders.aliases,
             profiles: &orders.profiles,
         }
+    }
+
+    /// Has the routers found at the other ends of the interfaces that unnumbered peers
+    /// are on.
+    pub(super) fn seek_neighbors(&mut self, orders: &Orders) {
+        let mut wanted = BTreeMap::new();
+        let specs = orders.peers.values().map(|view| &view.spec);
+        for name in specs.filter_map(|spec| spec.interface.as_ref()) {
+            let mut all = self.interfaces.iter();
+            if let Some((index, interface)) = all.find(|(_, it)| it.name == *name) {
+                wanted.insert(*index, Link::of(interface));
+            }
+        }
+        self.seeker.seek(wanted);
+        self.neighbors = self.seeker.found();
     }
 
     pub(super) fn follow_peers(&mut self, orders: &Orders, passwords: &Passwords, now: Instant) {
@@ -194,9 +208,17 @@ impl Engine {
                 // For the next connection; what is up stays so.
                 peer.password = password;
             }
-            Some(_) => {
+            Some((_, peer)) => {
+                let before = peer.settings.clone();
                 self.remove(name, now);
+                let moved = another_router(&before, &settings);
                 self.add(name, settings, password, now);
+                if let Some(words) = moved
+                    && let Some(peer) = self.ids.get(name).and_then(|id| self.peers.get_mut(id))
+                {
+                    tracing::warn!(peer = name, words);
+                    peer.last_error = Some(words);
+                }
             }
             None => self.add(name, settings, password, now),
         }

@@ -79,7 +79,7 @@ impl Engine {
             peer: peer.name.clone(),
             address: Some(peer.settings.peer.ip().to_string()),
             port: Some(peer.settings.peer.port()),
-            interface: None,
+            interface: peer.settings.interface.clone(),
             state: state.into(),
             since: peer.since.to_string(),
             last_error: peer.last_error.clone(),
