@@ -15,17 +15,7 @@ pub(super) fn prepare(router: &Router, config: &RouterConfig) -> Result<Vec<Prog
         "vtysh.conf",
         "no service integrated-vtysh-config\nusername root nopassword\n",
     )?;
-    let unnumbered = config
-        .neighbors
-        .iter()
-        .any(|n| matches!(n.place, Place::Interface(_)));
-    let zebra = if unnumbered {
-        // The nodes learn of us by what we send, we of them by what they do.
-        "interface lan0\n no ipv6 nd suppress-ra\n ipv6 nd ra-interval 3\n"
-    } else {
-        ""
-    };
-    router.write("zebra.conf", zebra)?;
+    router.write("zebra.conf", "")?;
     router.write("bfdd.conf", &bfd(config)?)?;
     router.write("bgpd.conf", &text(config)?)?;
     let daemon = |name: &'static str, program: &'static str, more: &[String]| -> Program {

@@ -18,6 +18,8 @@ mod bgp_matrix;
 mod bgp_refused;
 mod bgp_send_hold;
 mod bgp_traffic;
+mod bgp_unnumbered;
+mod bgp_weights;
 mod churn;
 mod cloud;
 mod exposing;
@@ -557,6 +559,29 @@ pub static ALL: &[Scenario] = &[
         isolation: Own,
         measures: true,
         run: run!(bgp_send_hold::a_peer_that_does_not_read),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bgp-unnumbered",
+        title: "FRR at the other end of a cable without addresses: found by its router \
+                advertisements, both families over one session, BFD, and told in words when there \
+                is no such router",
+        nodes: 2,
+        routers: &[Software::Frr],
+        isolation: Own,
+        measures: true,
+        run: run!(bgp_unnumbered::without_addresses),
+        ..Scenario::BASE
+    },
+    Scenario {
+        name: "bgp-weights",
+        title: "FRR sends a node with three endpoints of a Service three times as much as a node \
+                with one, by the link bandwidth that each tells",
+        nodes: 2,
+        routers: &[Software::Frr],
+        isolation: Own,
+        measures: true,
+        run: run!(bgp_weights::by_endpoints),
         ..Scenario::BASE
     },
     Scenario {
