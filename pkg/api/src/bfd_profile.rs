@@ -1,7 +1,10 @@
 //! `BFDProfile`: how soon BFD takes a path for broken.
 
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::Condition;
 
 /// How soon BFD takes a path for broken.
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -12,6 +15,7 @@ use serde::{Deserialize, Serialize};
     plural = "bfdprofiles",
     doc = "How soon BFD takes the path to a BGP peer for broken.",
     namespaced,
+    status = "BFDProfileStatus",
     printcolumn(
         name = "Receive",
         type_ = "integer",
@@ -26,6 +30,11 @@ use serde::{Deserialize, Serialize};
         name = "Multiplier",
         type_ = "integer",
         json_path = ".spec.detectMultiplier"
+    ),
+    printcolumn(
+        name = "Valid",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Valid')].status"
     )
 )]
 #[expect(clippy::duplicated_attributes, reason = "columns share a type")]
@@ -61,6 +70,15 @@ pub struct BFDProfileSpec {
     /// Has no effect: no echo packets are sent or asked for. `MetalLB` has it.
     #[serde(default)]
     pub echo_mode: bool,
+}
+
+/// What the operator says of a profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BFDProfileStatus {
+    /// `Valid`: whether the profile is in force as written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
 }
 
 impl Default for BFDProfileSpec {

@@ -1,7 +1,10 @@
 //! `Community`: names for BGP communities.
 
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::Condition;
 
 /// Names for BGP communities, for `BGPAdvertisement`s and `BGPPeer`s.
 #[derive(
@@ -13,7 +16,13 @@ use serde::{Deserialize, Serialize};
     kind = "Community",
     plural = "communities",
     doc = "Names for BGP communities.",
-    namespaced
+    namespaced,
+    status = "CommunityStatus",
+    printcolumn(
+        name = "Valid",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Valid')].status"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CommunitySpec {
@@ -21,6 +30,15 @@ pub struct CommunitySpec {
     #[serde(default)]
     #[schemars(length(max = 256))]
     pub communities: Vec<CommunityAlias>,
+}
+
+/// What the operator says of the names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CommunityStatus {
+    /// `Valid`: whether all of them are in force as written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
 }
 
 /// A name for a community.

@@ -18,14 +18,14 @@ pub mod names;
 mod period;
 mod retry;
 
-pub use bfd_profile::{BFDProfile, BFDProfileSpec};
+pub use bfd_profile::{BFDProfile, BFDProfileSpec, BFDProfileStatus};
 pub use bgp_advertisement::{BGPAdvertisement, BGPAdvertisementSpec, BGPAdvertisementStatus};
 pub use bgp_peer::{
     AddressFamily, BGPPeer, BGPPeerSpec, BGPPeerStatus, DynamicAsn, GracefulRestartSettings,
     Password, SecretReference,
 };
 pub use bgp_status::{BFDSession, BGPSession, BGPStatus, BGPStatusSpec, BGPStatusStatus};
-pub use community::{Community, CommunityAlias, CommunitySpec};
+pub use community::{Community, CommunityAlias, CommunitySpec, CommunityStatus};
 pub use condition::{Condition, set_condition};
 pub use ip_address_pool::{
     FreedAddress, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, PoolDrain, PoolLimits,

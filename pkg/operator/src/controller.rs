@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::bgp_status;
 use crate::conditions;
 use crate::events;
 use crate::heartbeat_keys;
@@ -147,6 +148,7 @@ impl Controller {
         if begun {
             let _keys = self.keep_heartbeat_keys();
             let _copies = self.keep_copies();
+            let _judged = self.judge_bgp();
             let _tended = self.tend_providers();
             self.work(stop, lost).await;
         }
@@ -220,6 +222,15 @@ impl Controller {
         self.addresses.as_ref()?;
         let secrets = Api::namespaced(self.context.writer.client(), &self.namespace);
         let keep = heartbeat_keys::keep(secrets, self.context.writer.clone());
+        Some(AbortOnDropHandle::new(tokio::spawn(keep)))
+    }
+
+    /// Says of the objects that BGP is set up by whether they are in force. Who has no
+    /// pools has none of them.
+    fn judge_bgp(&self) -> Option<AbortOnDropHandle<()>> {
+        self.addresses.as_ref().filter(|_| !self.context.dry_run)?;
+        let writer = self.context.writer.clone();
+        let keep = bgp_status::keep(self.client.clone(), self.namespace.clone(), writer);
         Some(AbortOnDropHandle::new(tokio::spawn(keep)))
     }
 

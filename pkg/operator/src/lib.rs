@@ -11,6 +11,8 @@
 //! one key at a time, never the same one twice at once. Every replica follows
 //! the API; only the holder of the lease works, and each write asks the fence.
 
+mod bgp_status;
+mod bgp_validity;
 mod conditions;
 mod controller;
 #[cfg(test)]

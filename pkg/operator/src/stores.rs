@@ -227,31 +227,34 @@ fn trim_slice(slice: &mut EndpointSlice) {
 }
 
 /// Whether the store is whole after this event.
-fn settled<K>(event: &Event<K>) -> bool {
+pub(crate) fn settled<K>(event: &Event<K>) -> bool {
     !matches!(event, Event::Init | Event::InitApply(_))
 }
 
-fn follow<K>(
+/// Follows the objects of a kind, until nobody takes the changes any more.
+pub(crate) fn follow<K, C>(
     api: Api<K>,
     config: watcher::Config,
-    changes: &mpsc::UnboundedSender<Change>,
-    change: impl Fn(&Event<K>) -> Option<Change> + Send + 'static,
+    changes: &mpsc::UnboundedSender<C>,
+    change: impl Fn(&Event<K>) -> Option<C> + Send + 'static,
 ) -> Store<K>
 where
+    C: Send + 'static,
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Clone + Debug + Eq + Hash + Unpin,
 {
     follow_trimmed(api, config, |_| {}, changes, change)
 }
 
-fn follow_trimmed<K>(
+fn follow_trimmed<K, C>(
     api: Api<K>,
     config: watcher::Config,
     trim: impl Fn(&mut K) + Send + 'static,
-    changes: &mpsc::UnboundedSender<Change>,
-    change: impl Fn(&Event<K>) -> Option<Change> + Send + 'static,
+    changes: &mpsc::UnboundedSender<C>,
+    change: impl Fn(&Event<K>) -> Option<C> + Send + 'static,
 ) -> Store<K>
 where
+    C: Send + 'static,
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Clone + Debug + Eq + Hash + Unpin,
 {
@@ -267,7 +270,12 @@ where
             })
             .reflect(writer);
         let mut events = std::pin::pin!(events);
-        while let Some(event) = events.next().await {
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = changes.closed() => return,
+            };
+            let Some(event) = event else { return };
             match event {
                 Ok(event) => {
                     if let Some(change) = change(&event) {

@@ -1,9 +1,19 @@
 //! Mistakes, and how people learn of them.
 
-use anyhow::{Result, ensure};
-use herald_api::names::ANNOTATION_LOAD_BALANCER_IPS;
+use std::fmt::Debug;
 
-use crate::scenario::{Context, Family};
+use anyhow::{Context as _, Result, ensure};
+use herald_api::names::{ANNOTATION_LOAD_BALANCER_IPS, CONDITION_VALID};
+use herald_api::{BFDProfile, BGPAdvertisement, BGPPeer, Community};
+use k8s_openapi::NamespaceResourceScope;
+use kube::Resource;
+use kube::api::{Api, DeleteParams};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::bgp_fabric as fabric;
+use crate::scenario::{Context, Family, wait};
 
 /// Every mistake is told where it was made, and disturbs nothing else.
 pub(super) async fn bad_objects(ctx: &mut Context) -> Result<()> {
@@ -57,6 +67,8 @@ pub(super) async fn bad_objects(ctx: &mut Context) -> Result<()> {
         ctx.event("Service", name, "InvalidRequest").await?;
     }
 
+    bgp_objects(ctx).await?;
+
     // Another implementation's Service is its own business.
     ctx.expose("foreign")
         .in_front_of("web")
@@ -86,6 +98,92 @@ pub(super) async fn bad_objects(ctx: &mut Context) -> Result<()> {
     }
     Ok(())
 }
+
+/// Objects of BGP are told of as well, and are in force as soon as they are mended.
+async fn bgp_objects(ctx: &Context) -> Result<()> {
+    let nowhere = json!([{"matchLabels": {"there-is": "no-such-node"}}]);
+    let peer = json!({
+        "myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1",
+        "nodeSelectors": nowhere, "bfdProfile": "not-there-yet",
+    });
+    fabric::create::<BGPPeer>(ctx, "mistaken", &peer).await?;
+    let advertisement = json!({
+        "ipAddressPools": [ctx.pool_name("good")], "peers": ["mistaken"],
+        "communities": ["not-named-yet"],
+    });
+    fabric::create::<BGPAdvertisement>(ctx, "mistaken", &advertisement).await?;
+    told::<BGPPeer>(ctx, "mistaken", "UnknownBFDProfile").await?;
+    told::<BGPAdvertisement>(ctx, "mistaken", "UnknownCommunity").await?;
+
+    let echo = json!({"echoMode": true});
+    fabric::create::<BFDProfile>(ctx, "not-there-yet", &echo).await?;
+    told::<BFDProfile>(ctx, "not-there-yet", "EchoNotSupported").await?;
+    let named = json!({"communities": [{"name": "not-named-yet", "value": "64512:7"}]});
+    fabric::create::<Community>(ctx, "names", &named).await?;
+    let again = json!({"communities": [{"name": "not-named-yet", "value": "64512:8"}]});
+    fabric::create::<Community>(ctx, "names-again", &again).await?;
+    told::<Community>(ctx, "names-again", "DuplicateName").await?;
+    for in_force in [
+        valid::<BGPPeer>(ctx, "mistaken", "Accepted").await?,
+        valid::<BGPAdvertisement>(ctx, "mistaken", "Accepted").await?,
+        valid::<Community>(ctx, "names", "Accepted").await?,
+    ] {
+        ensure!(in_force.is_empty(), "{in_force}");
+    }
+    ctx.step("mended, the objects of BGP are in force");
+    let now = DeleteParams::default();
+    let peers: Api<BGPPeer> = ctx.herald_api();
+    peers.delete("mistaken", &now).await?;
+    let advertisements: Api<BGPAdvertisement> = ctx.herald_api();
+    advertisements.delete("mistaken", &now).await?;
+    let profiles: Api<BFDProfile> = ctx.herald_api();
+    profiles.delete("not-there-yet", &now).await?;
+    let communities: Api<Community> = ctx.herald_api();
+    for name in ["names", "names-again"] {
+        communities.delete(name, &now).await?;
+    }
+    Ok(())
+}
+
+/// Waits until an object's condition and an event tell what is wrong with it.
+async fn told<K: BgpObject>(ctx: &Context, name: &str, reason: &str) -> Result<()> {
+    let message = valid::<K>(ctx, name, reason).await?;
+    let kind = K::kind(&());
+    ctx.herald_event(&kind, name, reason).await?;
+    ctx.step(format!("{kind} {name}: {message}"));
+    Ok(())
+}
+
+/// Waits until an object's condition `Valid` has this reason; what it says.
+pub(super) async fn valid<K: BgpObject>(ctx: &Context, name: &str, reason: &str) -> Result<String> {
+    let api: Api<K> = ctx.herald_api();
+    let what = format!("{} {name} to be {reason}", K::kind(&()));
+    wait::until(&what, || async {
+        let object = serde_json::to_value(api.get(name).await?)?;
+        let conditions = object["status"]["conditions"].as_array();
+        let mut conditions = conditions.into_iter().flatten();
+        let condition = conditions.find(|condition| condition["type"] == CONDITION_VALID);
+        let condition = condition.context("it has no condition")?;
+        ensure!(condition["reason"] == reason, "{condition}");
+        Ok(condition["message"].as_str().unwrap_or_default().to_owned())
+    })
+    .await
+}
+
+/// A kind that BGP is set up by.
+pub(super) trait BgpObject:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+{
+}
+
+impl BgpObject for BGPPeer {}
+impl BgpObject for BGPAdvertisement {}
+impl BgpObject for BFDProfile {}
+impl BgpObject for Community {}
 
 /// The API refuses the pool with words, or its condition and an event have
 /// them.

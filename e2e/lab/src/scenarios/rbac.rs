@@ -2,13 +2,15 @@
 
 use anyhow::{Result, ensure};
 use herald_api::names::{CLASS_BARE_METAL, CLASS_FAKE, LABEL_EXCLUDE_NODE};
-use herald_api::{BGPPeer, BGPStatus};
+use herald_api::{BFDProfile, BGPAdvertisement, BGPPeer, BGPStatus, Community};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use super::bad_objects::valid;
+use super::bgp_fabric as fabric;
 use crate::scenario::HERALD;
 use crate::scenario::audit::{Audit, rules};
 use crate::scenario::{Context, herald, wait};
@@ -39,9 +41,30 @@ async fn peer_with_password(ctx: &Context) -> Result<()> {
         Ok(())
     })
     .await?;
+    judged(ctx).await?;
     let now = DeleteParams::default();
     peers.delete("nowhere", &now).await?;
     secrets.delete("bgp-password", &now).await?;
+    Ok(())
+}
+
+/// Of each kind that BGP is set up by the operator says whether it is in force.
+async fn judged(ctx: &Context) -> Result<()> {
+    valid::<BGPPeer>(ctx, "nowhere", "Accepted").await?;
+    let advertisement = json!({"peers": ["nowhere"]});
+    fabric::create::<BGPAdvertisement>(ctx, "nowhere", &advertisement).await?;
+    valid::<BGPAdvertisement>(ctx, "nowhere", "Accepted").await?;
+    fabric::create::<BFDProfile>(ctx, "nowhere", &json!({})).await?;
+    valid::<BFDProfile>(ctx, "nowhere", "Accepted").await?;
+    fabric::create::<Community>(ctx, "nowhere", &json!({})).await?;
+    valid::<Community>(ctx, "nowhere", "Accepted").await?;
+    let now = DeleteParams::default();
+    let advertisements: Api<BGPAdvertisement> = ctx.herald_api();
+    advertisements.delete("nowhere", &now).await?;
+    let profiles: Api<BFDProfile> = ctx.herald_api();
+    profiles.delete("nowhere", &now).await?;
+    let communities: Api<Community> = ctx.herald_api();
+    communities.delete("nowhere", &now).await?;
     Ok(())
 }
 
