@@ -33,6 +33,8 @@ const WHOLE_SECONDS: &str = "duration(self) >= duration('1s') && duration(self) 
      && duration(self).getMilliseconds() % 1000 == 0";
 const RESTART_TIME: &str = "duration(self) >= duration('1s') && duration(self) <= duration('4095s') \
      && duration(self).getMilliseconds() % 1000 == 0";
+const STALE_TIME: &str = "duration(self) >= duration('1s') && duration(self) <= duration('16777215s') \
+     && duration(self).getMilliseconds() % 1000 == 0";
 const IS_IP: &str = "isIP(self)";
 const IS_IPV4: &str = "isIP(self) && ip(self).family() == 4";
 const IS_IPV6: &str = "isIP(self) && ip(self).family() == 6";
@@ -287,6 +289,14 @@ pub struct GracefulRestartSettings {
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new(RESTART_TIME).message("restartTime must be whole seconds, 1s to 4095s"))]
     pub restart_time: Option<String>,
+    /// How much longer, beyond `restartTime`, the peer keeps our routes as its last
+    /// choice, whole seconds to 16777215 s (long-lived graceful restart, RFC 9494). By
+    /// default no longer: what a dead node told would attract traffic for so long where
+    /// there is no other way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new(STALE_TIME).message("longLivedStaleTime must be whole seconds, 1s to 16777215s"))]
+    pub long_lived_stale_time: Option<String>,
 }
 
 /// A Secret of Herald's namespace.

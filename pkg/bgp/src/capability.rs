@@ -6,6 +6,8 @@
 //! +---------------+---------------+-------------------------------+
 //! ```
 
+use std::time::Duration;
+
 use crate::family::{Family, UNICAST};
 use crate::read::Reader;
 
@@ -16,6 +18,7 @@ const EXTENDED_MESSAGE: u8 = 6;
 const GRACEFUL_RESTART: u8 = 64;
 const FOUR_OCTET_AS: u8 = 65;
 const ENHANCED_ROUTE_REFRESH: u8 = 70;
+const LONG_LIVED_GRACEFUL_RESTART: u8 = 71;
 const FQDN: u8 = 73;
 const SOFTWARE_VERSION: u8 = 75;
 const LINK_LOCAL_NEXT_HOP: u8 = 77;
@@ -79,6 +82,36 @@ pub struct GracefulRestart {
     pub families: Vec<Preserved>,
 }
 
+/// A family in [`Capability::LongLivedGracefulRestart`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LongLived {
+    /// AFI.
+    pub afi: u16,
+    /// SAFI.
+    pub safi: u8,
+    /// F: whether forwarding went on while the speaker restarted.
+    pub forwarding: bool,
+    /// How long stale routes are to be kept after the restart time, in seconds, 0 to
+    /// 2²⁴ - 1.
+    pub stale_time: u32,
+}
+
+impl LongLived {
+    /// `family`, with F set. A stale time that is too long is cut.
+    pub fn kept(family: Family, stale_time: Duration) -> Self {
+        let stale_time = u32::try_from(stale_time.as_secs()).unwrap_or(Self::LONGEST);
+        Self {
+            afi: family.afi(),
+            safi: UNICAST,
+            forwarding: true,
+            stale_time: stale_time.min(Self::LONGEST),
+        }
+    }
+
+    /// The longest stale time there is, in seconds.
+    pub const LONGEST: u32 = 0x00ff_ffff;
+}
+
 /// One capability. What is not known here, or has another form than its RFC
 /// gives it, is kept as [`Unknown`](Self::Unknown) and means nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +135,9 @@ pub enum Capability {
     FourOctetAs(u32),
     /// Marks where a refresh begins and ends (RFC 7313).
     EnhancedRouteRefresh,
+    /// Long-lived graceful restart (RFC 9494 §3.1); means nothing without
+    /// [`GracefulRestart`](Self::GracefulRestart).
+    LongLivedGracefulRestart(Vec<LongLived>),
     /// Its name, for people (draft-walton-bgp-hostname-capability).
     Fqdn {
         /// Host name.
@@ -147,6 +183,7 @@ impl Capability {
             GRACEFUL_RESTART => Self::GracefulRestart(graceful_restart(&mut reader)?),
             FOUR_OCTET_AS => Self::FourOctetAs(reader.u32()?),
             ENHANCED_ROUTE_REFRESH => Self::EnhancedRouteRefresh,
+            LONG_LIVED_GRACEFUL_RESTART => Self::LongLivedGracefulRestart(long_lived(&mut reader)?),
             FQDN => {
                 let length = reader.u8()?;
                 let host = reader.take(length.into())?.to_vec();
@@ -210,6 +247,15 @@ impl Capability {
                     out.extend_from_slice(&[family.safi, flags]);
                 }
             }
+            Self::LongLivedGracefulRestart(families) => {
+                for family in families.iter().take(36) {
+                    out.extend_from_slice(&family.afi.to_be_bytes());
+                    let flags = if family.forwarding { FORWARDING } else { 0 };
+                    let [_, time @ ..] = family.stale_time.min(LongLived::LONGEST).to_be_bytes();
+                    out.extend_from_slice(&[family.safi, flags]);
+                    out.extend_from_slice(&time);
+                }
+            }
             Self::FourOctetAs(number) => out.extend_from_slice(&number.to_be_bytes()),
             Self::Fqdn { host, domain } => {
                 encode_name(host, 126, out);
@@ -236,6 +282,7 @@ impl Capability {
             Self::GracefulRestart(_) => GRACEFUL_RESTART,
             Self::FourOctetAs(_) => FOUR_OCTET_AS,
             Self::EnhancedRouteRefresh => ENHANCED_ROUTE_REFRESH,
+            Self::LongLivedGracefulRestart(_) => LONG_LIVED_GRACEFUL_RESTART,
             Self::Fqdn { .. } => FQDN,
             Self::SoftwareVersion(_) => SOFTWARE_VERSION,
             Self::LinkLocalNextHop => LINK_LOCAL_NEXT_HOP,
@@ -282,6 +329,22 @@ fn graceful_restart(reader: &mut Reader<'_>) -> Option<GracefulRestart> {
     })
 }
 
+fn long_lived(reader: &mut Reader<'_>) -> Option<Vec<LongLived>> {
+    let mut families = Vec::new();
+    while !reader.is_empty() {
+        let afi = reader.u16()?;
+        let [safi, flags, time @ ..] = reader.array::<5>()?;
+        let [high, middle, low] = time;
+        families.push(LongLived {
+            afi,
+            safi,
+            forwarding: flags & FORWARDING != 0,
+            stale_time: u32::from_be_bytes([0, high, middle, low]),
+        });
+    }
+    Some(families)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,6 +387,15 @@ mod tests {
                 &[75, 3, 2, b'x', b'1'],
             ),
             (Capability::LinkLocalNextHop, &[77, 0]),
+            (
+                Capability::LongLivedGracefulRestart(vec![LongLived {
+                    afi: 2,
+                    safi: 1,
+                    forwarding: true,
+                    stale_time: 0x0001_0203,
+                }]),
+                &[71, 7, 0, 2, 1, 0x80, 1, 2, 3],
+            ),
         ];
         for (capability, expected) in cases {
             assert_eq!(bytes(capability), *expected);

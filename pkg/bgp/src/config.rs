@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::capability::LongLived;
 use crate::export::NextHop;
 use crate::family::{Families, Family};
 use crate::path::{PathAttributes, PathError};
@@ -73,6 +74,10 @@ pub struct PeerConfig {
     /// How long the peer should keep our routes while we restart, 1 to 4095 s,
     /// whole seconds. None: no graceful restart.
     pub graceful_restart: Option<Duration>,
+    /// How much longer the peer should keep our routes, as its last choice, when the
+    /// restart took longer than that: whole seconds from 1 to 16777215 (RFC 9494).
+    /// None, or without graceful restart: no longer.
+    pub long_lived_stale: Option<Duration>,
     /// Whether to take, and to send to those who do, messages of up to 65535
     /// octets (RFC 8654).
     pub extended_messages: bool,
@@ -156,6 +161,7 @@ impl PeerConfig {
             next_hop_v4: None,
             next_hop_v6: None,
             graceful_restart: Some(Duration::from_mins(1)),
+            long_lived_stale: None,
             extended_messages: true,
             hostname: None,
             software: None,
@@ -237,6 +243,15 @@ impl PeerConfig {
                 "whole seconds from 1 to 4095",
             )?;
         }
+        if let Some(stale) = self.long_lived_stale {
+            let most = seconds(LongLived::LONGEST.into());
+            check(
+                "long-lived stale time",
+                stale,
+                whole(stale) && (seconds(1)..=most).contains(&stale),
+                "whole seconds from 1 to 16777215",
+            )?;
+        }
         Ok(())
     }
 
@@ -263,6 +278,7 @@ impl PeerConfig {
             hold_time: other.hold_time,
             keepalive_time: other.keepalive_time,
             graceful_restart: other.graceful_restart,
+            long_lived_stale: other.long_lived_stale,
             extended_messages: other.extended_messages,
             hostname: other.hostname.clone(),
             software: other.software.clone(),
@@ -328,6 +344,8 @@ mod tests {
         assert!(refused(send).contains("send hold"));
         let restart = |c: &mut PeerConfig| c.graceful_restart = Some(Duration::from_secs(4096));
         assert!(refused(restart).contains("4095"));
+        let stale = |c: &mut PeerConfig| c.long_lived_stale = Some(Duration::from_secs(1 << 24));
+        assert!(refused(stale).contains("16777215"));
         assert!(refused(|c| c.families = Families::NONE).contains("family"));
         let next_hop = |c: &mut PeerConfig| c.next_hop_v6 = Some(NextHop::V4([1, 1, 1, 1].into()));
         assert!(refused(next_hop).contains("1.1.1.1"));

@@ -219,6 +219,7 @@ fn attribute(optional: bool, value: PathAttributeValue) -> PathAttribute {
 fn every_open_of_ours_is_read() {
     let mut config = PeerConfig::new(4_200_000_000, PeerAs::Any, [192, 0, 2, 1].into());
     config.hostname = Some("worker-1".into());
+    config.long_lived_stale = Some(std::time::Duration::from_secs(0x0001_0203));
     for local in ["192.0.2.1", "fe80::1"] {
         for told in [Told::All, Told::Needed, Told::Nothing] {
             let ours = our_open(&config, local.parse().unwrap(), told, true);
@@ -243,6 +244,16 @@ fn every_open_of_ours_is_read() {
                 let restart = restart.unwrap();
                 assert!(restart.restart() && restart.graceful_notification());
                 assert_eq!((restart.time(), restart.address_families().len()), (60, 2));
+                let long_lived = theirs.capabilities().into_iter().find_map(|c| match c {
+                    BgpCapability::LongLivedGracefulRestart(families) => Some(families.clone()),
+                    _ => None,
+                });
+                let long_lived = long_lived.unwrap();
+                let families = long_lived.address_families();
+                assert_eq!(families.len(), 2);
+                for family in families {
+                    assert!(family.forwarding_state() && family.stale_time() == 0x0001_0203);
+                }
                 assert!(
                     theirs
                         .capabilities()

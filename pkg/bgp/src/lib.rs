@@ -43,7 +43,7 @@ mod update;
 pub use attribute::{
     AsPath, Attribute, AttributeError, Context, RawAttribute, RawAttributes, Severity,
 };
-pub use capability::{Capability, GracefulRestart, NextHopPair, Preserved};
+pub use capability::{Capability, GracefulRestart, LongLived, NextHopPair, Preserved};
 pub use community::{AnyCommunity, Community, CommunityError, ExtendedCommunity, LargeCommunity};
 pub use config::{Change, ConfigError, PeerAs, PeerConfig};
 pub use export::NextHop;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::capability::{Capability, GracefulRestart, NextHopPair, Preserved};
+use crate::capability::{Capability, GracefulRestart, LongLived, NextHopPair, Preserved};
 use crate::config::{PeerAs, PeerConfig};
 use crate::export::{Export, NextHop};
 use crate::family::{Families, Family};
@@ -113,6 +113,12 @@ pub(crate) fn our_open(config: &PeerConfig, local: IpAddr, told: Told, restarted
                 time: u16::try_from(time.as_secs()).unwrap_or(4095),
                 families: config.families.iter().map(Preserved::kept).collect(),
             }));
+            if let Some(stale) = config.long_lived_stale {
+                let kept = |family| LongLived::kept(family, stale);
+                capabilities.push(Capability::LongLivedGracefulRestart(
+                    config.families.iter().map(kept).collect(),
+                ));
+            }
         }
         if let Some(host) = &config.hostname {
             capabilities.push(Capability::Fqdn {
@@ -394,6 +400,30 @@ mod tests {
         let mut outside = theirs(64513);
         outside.identifier = same.identifier;
         assert_eq!(code(&config(PeerAs::Any), &outside), None);
+    }
+
+    /// RFC 9494 §3.1: by the side of graceful restart only, and when it is asked for.
+    #[test]
+    fn long_lived_graceful_restart_is_told_where_it_is_set() {
+        let mut config = config(PeerAs::Any);
+        let told = |config: &PeerConfig| {
+            let open = our_open(config, LOCAL, Told::All, false);
+            open.capabilities.into_iter().find_map(|c| match c {
+                Capability::LongLivedGracefulRestart(families) => Some(families),
+                _ => None,
+            })
+        };
+        assert_eq!(told(&config), None);
+        config.long_lived_stale = Some(Duration::from_hours(1));
+        let families = told(&config).unwrap();
+        assert_eq!(families.len(), 2);
+        assert!(
+            families
+                .iter()
+                .all(|f| f.forwarding && f.stale_time == 3600)
+        );
+        config.graceful_restart = None;
+        assert_eq!(told(&config), None);
     }
 
     /// RFC 4271 §4.2, §4.4.

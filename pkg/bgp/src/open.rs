@@ -186,7 +186,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::capability::{GracefulRestart, NextHopPair, Preserved};
+    use crate::capability::{GracefulRestart, LongLived, NextHopPair, Preserved};
     use crate::message::{HEADER, MAX_MESSAGE};
 
     fn open(capabilities: Vec<Capability>) -> Open {
@@ -275,8 +275,17 @@ pub(crate) mod tests {
             safi,
             forwarding,
         });
+        let long_lived = (any::<(u16, u8, bool)>(), 0..=LongLived::LONGEST).prop_map(
+            |((afi, safi, forwarding), stale_time)| LongLived {
+                afi,
+                safi,
+                forwarding,
+                stale_time,
+            },
+        );
         let name = || vec(any::<u8>(), 0..100);
         prop_oneof![
+            vec(long_lived, 0..5).prop_map(Capability::LongLivedGracefulRestart),
             any::<(u16, u8)>().prop_map(|(afi, safi)| Capability::Multiprotocol { afi, safi }),
             Just(Capability::RouteRefresh),
             vec(pair, 0..5).prop_map(Capability::ExtendedNextHop),

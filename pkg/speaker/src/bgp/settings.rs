@@ -315,10 +315,12 @@ fn config(spec: &BGPPeerSpec, facts: &Facts, address: IpAddr) -> Result<PeerConf
     };
     if spec.enable_graceful_restart == Some(false) {
         config.graceful_restart = None;
-    } else if let Some(settings) = &spec.graceful_restart
-        && let Some(time) = span("restartTime", settings.restart_time.as_deref())?
-    {
-        config.graceful_restart = Some(time);
+    } else if let Some(settings) = &spec.graceful_restart {
+        if let Some(time) = span("restartTime", settings.restart_time.as_deref())? {
+            config.graceful_restart = Some(time);
+        }
+        let stale = settings.long_lived_stale_time.as_deref();
+        config.long_lived_stale = span("longLivedStaleTime", stale)?;
     }
     config.extended_messages = spec.extended_messages;
     config.hostname = Some(facts.node.chars().take(63).collect());
