@@ -44,7 +44,7 @@ mod watch;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use herald_api::{L2Status, L2StatusSpec};
 use herald_net::Precedence;
@@ -200,6 +200,13 @@ pub async fn run(
     result
 }
 
+/// The duties are computed from all that is known. After that nothing is computed for so
+/// many times as long as it took, so that thousands of changes one after the other,
+/// among thousands of Services, leave the node its processors.
+const REST: u32 = 4;
+/// It is never longer than this.
+const LONGEST_REST: Duration = Duration::from_millis(500);
+
 /// How long the end waits for the API to take in the last status.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -272,11 +279,14 @@ impl Decide {
             if !std::mem::replace(&mut complete, true) {
                 tracing::info!(node = self.node, "in step with the API");
             }
-            if changed && index.is_bgp_complete() {
-                self.order(&index);
-            }
             if changed {
+                let begin = Instant::now();
+                if index.is_bgp_complete() {
+                    self.order(&index);
+                }
                 self.decide(&index);
+                // What comes meanwhile is answered together.
+                tokio::time::sleep((begin.elapsed() * REST).min(LONGEST_REST)).await;
             } else {
                 self.publish.send_if_modified(|decided| {
                     std::mem::replace(&mut decided.number, index.number) != index.number
