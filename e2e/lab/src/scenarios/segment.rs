@@ -39,6 +39,11 @@ async fn stays(ctx: &Context, addresses: &[IpAddr], owners: &[String]) -> Result
     Ok(())
 }
 
+/// Of two owners the one that gives way has done so after 2 s, whatever it has heard.
+const ASKED_ON: Duration = Duration::from_secs(3);
+/// So many answers of the owner alone say that the other one is silent.
+const ENOUGH: usize = 5;
+
 /// Ends a cut, and notes how long it takes until only one of two owners answers: asked
 /// for by `c1` all the while, when the other one answers for the last time.
 async fn settles(
@@ -59,6 +64,8 @@ async fn settles(
     let healed = Timestamp::now();
     heal()?;
     ctx.speakers_see_each_other().await?;
+    // A loser that answers still is heard.
+    sleep(ASKED_ON).await;
     drop(asking);
     let mac = ctx.mac(loser).await?;
     let frames = capture.stop().await?;
@@ -72,7 +79,7 @@ async fn settles(
         .iter()
         .filter(|(at, from)| *from != mac && *at > last);
     ensure!(
-        of_owner.count() > 10,
+        of_owner.count() >= ENOUGH,
         "too few answers to say when {loser} became silent: {}",
         answers.len()
     );
