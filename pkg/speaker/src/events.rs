@@ -27,9 +27,6 @@ pub(crate) trait Tell: Send + 'static {
     fn about(&self) -> ObjectReference;
     /// What is told.
     fn event(self) -> Event;
-    /// Whether one that is told soon again is counted in the first one, whose text
-    /// stays. Else each has its own.
-    const COUNTED: bool;
 }
 
 /// Something to tell a Service's owner.
@@ -43,9 +40,6 @@ pub(crate) struct Note {
 }
 
 impl Tell for Note {
-    /// Each tells another thing, such as from which node an address came.
-    const COUNTED: bool = false;
-
     fn about(&self) -> ObjectReference {
         ObjectReference {
             api_version: Some("v1".into()),
@@ -74,8 +68,6 @@ pub(crate) struct PeerNote {
 }
 
 impl Tell for PeerNote {
-    const COUNTED: bool = true;
-
     fn about(&self) -> ObjectReference {
         ObjectReference {
             api_version: Some(BGPPeer::api_version(&()).into()),
@@ -103,8 +95,6 @@ pub(crate) struct NodeNote {
 }
 
 impl Tell for NodeNote {
-    const COUNTED: bool = true;
-
     fn about(&self) -> ObjectReference {
         ObjectReference {
             api_version: Some("v1".into()),
@@ -141,14 +131,12 @@ pub(crate) fn start<T: Tell>(client: Client, node: &str) -> mpsc::Sender<T> {
         controller: "herald-speaker".into(),
         instance: Some(node.to_owned()),
     };
-    let new = move || Recorder::new(client.clone(), reporter.clone());
     tokio::spawn(async move {
-        let mut recorder = new();
         while let Some(note) = notes.recv().await {
-            if !T::COUNTED {
-                // What it has told it would count.
-                recorder = new();
-            }
+            // A new one each time: it would count what is told soon again in the first
+            // one, whose text stays, and each tells another thing, such as from which
+            // node an address came.
+            let recorder = Recorder::new(client.clone(), reporter.clone());
             let about = note.about();
             if let Err(error) = recorder.publish(&note.event(), &about).await {
                 let (kind, name) = (about.kind, about.name);
