@@ -5,14 +5,16 @@
 //! asks no API, and it waits for nobody; what it has to say, it says through a channel
 //! without a bound, and BGP's thread, which hears it, does the rest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use herald_api::BFDSession;
-use herald_bfd::{Arrival, Diagnostic, Event, Hops, Path, SessionConfig, SessionId, Sessions};
+use herald_bfd::{
+    Arrival, Diagnostic, Dropped, Event, Hops, Path, SessionConfig, SessionId, Sessions,
+};
 use herald_net::{BfdReceiver, BfdSender};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -57,6 +59,22 @@ impl Way {
 
     const fn port(&self) -> Port {
         Port::new(self.peer.is_ipv6(), self.minimum_ttl.is_some())
+    }
+
+    /// What a packet with this TTL comes from too far for, in words; none where it is
+    /// near enough.
+    fn too_far(&self, ttl: u8) -> Option<String> {
+        let came = format!("the peer's packets come with a TTL of {ttl}");
+        match self.minimum_ttl {
+            Some(least) if ttl < least => Some(format!(
+                "{came}, and none below {least} is taken: set minimumTtl of the BFDProfile to {ttl}"
+            )),
+            None if ttl < 255 => Some(format!(
+                "{came}, as if from behind a router: set bfdMultiHop where it is, or have the \
+                 peer take this node for a neighbor on the link"
+            )),
+            _ => None,
+        }
     }
 }
 
@@ -189,6 +207,8 @@ struct Watcher {
     /// Those of sessions that say their last words, too.
     senders: HashMap<SessionId, BfdSender>,
     receivers: [Option<BfdReceiver>; 4],
+    /// Whose packets were dropped for their TTL, which is told once.
+    too_far: BTreeSet<Way>,
     /// When to try again what could not be opened.
     again: Option<Instant>,
     measure_at: Option<Instant>,
@@ -211,6 +231,7 @@ impl Watcher {
             ways: HashMap::new(),
             senders: HashMap::new(),
             receivers: [None, None, None, None],
+            too_far: BTreeSet::new(),
             again: None,
             measure_at: None,
             until: None,
@@ -290,6 +311,7 @@ impl Watcher {
 
     fn receive(&mut self, fresh: bool) {
         let mut buffer = [0; LONGEST];
+        let mut dropped = None;
         for port in Port::ALL {
             let Some(receiver) = &self.receivers[port.index()] else {
                 continue;
@@ -310,13 +332,38 @@ impl Watcher {
                     at: now.checked_sub(came.age).unwrap_or(now),
                 };
                 let payload = &buffer[..came.length.min(LONGEST)];
-                let _ = self.sessions.handle_datagram(payload, &arrival);
+                let taken = self.sessions.handle_datagram(payload, &arrival);
+                if let Err(Dropped::Path(ttl)) = taken {
+                    dropped = Some((port, came.source, ttl));
+                }
             }
+        }
+        if let Some((port, source, ttl)) = dropped {
+            self.came_from_afar(port, source, ttl);
         }
     }
 
-    fn changed(&self, id: SessionId, event: Event) {
+    /// Packets of a peer were dropped: where its session is not up, that may be why.
+    fn came_from_afar(&mut self, port: Port, source: IpAddr, ttl: u8) {
+        let mut known = self.known.iter();
+        let Some((way, known)) = known.find(|(way, _)| way.peer == source && way.port() == port)
+        else {
+            return;
+        };
+        let state = self.sessions.get(known.id).map(herald_bfd::Session::state);
+        if let Some(state) = state.filter(|state| *state != herald_bfd::State::Up)
+            && let Some(why) = way.too_far(ttl)
+            && self.too_far.insert(way.clone())
+        {
+            self.say(way, state, Some(why), false);
+        }
+    }
+
+    fn changed(&mut self, id: SessionId, event: Event) {
         if let Some(way) = self.ways.get(&id) {
+            if event.to == herald_bfd::State::Up {
+                self.too_far.remove(way);
+            }
             self.say(way, event.to, words(event), event.is_failure());
         }
     }
@@ -401,6 +448,7 @@ impl Watcher {
     }
 
     fn retire(&mut self, way: &Way, now: Instant) {
+        self.too_far.remove(way);
         if let Some(known) = self.known.remove(way) {
             // Who has not been heard is not told.
             let session = self.sessions.get(known.id);

@@ -47,14 +47,19 @@ fn wanted(peer: &str, admin_down: bool) -> Wanted {
     [(way(peer), watched)].into()
 }
 
-/// A client whose thread runs in the other namespace.
-fn far() -> Client {
-    let start = || {
+/// What `act` gives in the other namespace.
+fn in_far<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
+    let act = || {
         let namespace = File::open("/run/netns/far").unwrap();
         setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        start(metrics()).0
+        act()
     };
-    std::thread::spawn(start).join().unwrap()
+    std::thread::spawn(act).join().unwrap()
+}
+
+/// A client whose thread runs in the other namespace.
+fn far() -> Client {
+    in_far(|| start(metrics()).0)
 }
 
 async fn until(client: &mut Client, state: State) -> News {
@@ -132,4 +137,58 @@ async fn a_port_that_is_taken_is_told() {
     let news = until(&mut near, State::Down).await;
     let why = news.session.diagnostic.unwrap();
     assert!(!news.failed && why.contains("another program"), "{why}");
+}
+
+#[tokio::test]
+async fn a_peer_that_is_further_than_is_taken_is_told_of_once() {
+    if !inside("bgp::bfd::tests::a_peer_that_is_further_than_is_taken_is_told_of_once") {
+        return;
+    }
+    must(LINK).await;
+    let (mut near, _ended) = start(metrics());
+    let mut way = way("10.20.0.2");
+    way.minimum_ttl = Some(254);
+    let watched = wanted("10.20.0.2", false).into_values().next().unwrap();
+    near.watch([(way, watched)].into());
+    let socket = in_far(|| {
+        let socket = std::net::UdpSocket::bind("10.20.0.2:0").unwrap();
+        socket.set_ttl(64).unwrap();
+        socket
+    });
+    let packet = herald_bfd::ControlPacket {
+        diagnostic: Diagnostic::NONE,
+        state: State::Down,
+        poll: false,
+        r#final: false,
+        control_plane_independent: false,
+        authenticated: false,
+        demand: false,
+        multipoint: false,
+        detect_mult: 3,
+        my_discriminator: 7,
+        your_discriminator: 0,
+        desired_min_tx: 1_000_000,
+        required_min_rx: 1_000_000,
+        required_min_echo_rx: 0,
+    };
+    let send = async || loop {
+        // Nobody listens at first.
+        let _ = socket.send_to(&packet.to_bytes(), "10.20.0.1:4784");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let news = tokio::select! {
+        news = until(&mut near, State::Down) => news,
+        () = send() => unreachable!(),
+    };
+    let why = news.session.diagnostic.unwrap();
+    assert!(
+        why.contains("TTL of 64") && why.contains("minimumTtl"),
+        "{why}"
+    );
+    let again = tokio::select! {
+        news = near.news() => news,
+        () = send() => unreachable!(),
+        () = tokio::time::sleep(Duration::from_millis(500)) => None,
+    };
+    assert!(again.is_none(), "{again:?}");
 }
