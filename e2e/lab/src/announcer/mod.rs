@@ -68,6 +68,8 @@ pub struct Peer {
     pub ttl_security: bool,
     /// How long it should keep our routes when we restart, in seconds.
     pub graceful_restart: Option<u16>,
+    /// How much longer it should keep them as its last choice (RFC 9494), in seconds.
+    pub long_lived: Option<u32>,
 }
 
 /// Routes: single ones, and many host routes from 11.0.0.0 on.

@@ -106,6 +106,8 @@ fn config(asn: u32, id: std::net::Ipv4Addr, peer: &Peer) -> PeerConfig {
     config.send_hold_time = peer.send_hold.map(seconds);
     config.connect_retry = Duration::from_secs(2);
     config.graceful_restart = peer.graceful_restart.map(seconds);
+    let stale = peer.long_lived.map(u64::from);
+    config.long_lived_stale = stale.map(Duration::from_secs);
     config.families = match (peer.v4, peer.v6) {
         (true, true) => Families::BOTH,
         (false, true) => Family::Ipv6.into(),

@@ -89,6 +89,12 @@ fn protocol(text: &mut String, config: &RouterConfig, i: usize, neighbor: &Neigh
         )?,
         None => writeln!(text, " graceful restart off;")?,
     }
+    if let Some(seconds) = neighbor.long_lived {
+        writeln!(
+            text,
+            " long lived graceful restart on; long lived stale time {seconds};"
+        )?;
+    }
     if let Some(bfd) = neighbor.bfd {
         writeln!(
             text,

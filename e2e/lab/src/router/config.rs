@@ -64,6 +64,9 @@ pub struct Neighbor {
     pub multihop: Option<u8>,
     /// How long to keep routes of one that restarts, in seconds.
     pub graceful_restart: Option<u16>,
+    /// How much longer to keep them as a last choice (RFC 9494), in seconds; only
+    /// with graceful restart.
+    pub long_lived: Option<u32>,
     /// Hold time, in seconds.
     pub hold: u16,
     /// Watch it by BFD.
@@ -94,6 +97,7 @@ impl Neighbor {
             ttl_security: false,
             multihop: None,
             graceful_restart: None,
+            long_lived: None,
             hold: 9,
             bfd: None,
         }

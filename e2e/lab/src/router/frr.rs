@@ -87,6 +87,12 @@ fn text(config: &RouterConfig) -> Result<String> {
         )?,
         None => writeln!(text, " bgp graceful-restart-disable")?,
     }
+    if let Some(seconds) = config.neighbors.iter().find_map(|n| n.long_lived) {
+        writeln!(
+            text,
+            " bgp long-lived-graceful-restart stale-time {seconds}"
+        )?;
+    }
     for neighbor in &config.neighbors {
         settings(&mut text, neighbor)?;
     }
@@ -259,6 +265,7 @@ fn read_routes(said: &Value) -> Result<Vec<Route>> {
                     .filter_map(Value::as_str)
                     .map(|name| match name {
                         "gracefulShutdown" | "graceful-shutdown" => "65535:0".to_owned(),
+                        "llgrStale" | "llgr-stale" => "65535:6".to_owned(),
                         other => other.to_owned(),
                     })
                     .collect::<BTreeSet<_>>(),

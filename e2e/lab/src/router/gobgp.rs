@@ -62,7 +62,8 @@ fn one(text: &mut String, neighbor: &Neighbor) -> Result<()> {
         writeln!(
             text,
             "[neighbors.graceful-restart.config]\nenabled = true\nnotification-enabled = true\n\
-             restart-time = {seconds}"
+             restart-time = {seconds}\nlong-lived-enabled = {}",
+            neighbor.long_lived.is_some()
         )?;
     }
     for (family, wanted) in [("ipv4-unicast", neighbor.v4), ("ipv6-unicast", neighbor.v6)] {
@@ -75,6 +76,13 @@ fn one(text: &mut String, neighbor: &Neighbor) -> Result<()> {
                 writeln!(
                     text,
                     "[neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true"
+                )?;
+            }
+            if let Some(seconds) = neighbor.long_lived {
+                writeln!(
+                    text,
+                    "[neighbors.afi-safis.long-lived-graceful-restart.config]\nenabled = true\n\
+                     restart-time = {seconds}"
                 )?;
             }
         }

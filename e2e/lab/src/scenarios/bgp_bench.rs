@@ -229,6 +229,7 @@ pub(super) fn peer(our: Ipv4Addr, host: Host) -> Result<Peer> {
         hops: 1,
         ttl_security: false,
         graceful_restart: None,
+        long_lived: None,
     })
 }
 

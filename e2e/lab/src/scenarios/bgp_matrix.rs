@@ -20,6 +20,8 @@ use crate::scenario::{Context, wait};
 
 /// How long a session that must not come up is waited for: routers dial each second.
 const IN_VAIN: Duration = Duration::from_millis(2_500);
+/// The community of routes that are kept as a last choice (RFC 9494 §3.3).
+const LLGR_STALE: &str = "65535:6";
 /// AS of the announcers.
 pub(super) const OURS: u32 = 64512;
 /// AS of the routers.
@@ -39,13 +41,14 @@ enum Row {
     Multihop,
     Refresh,
     GracefulRestart,
+    LongLived,
     Drain,
     TheirHoldTimer,
     OurHoldTimer,
     Thousands,
 }
 
-const ROWS: [Row; 15] = [
+const ROWS: [Row; 16] = [
     Row::Ipv4,
     Row::Ipv6,
     Row::Ipv4OverIpv6,
@@ -57,6 +60,7 @@ const ROWS: [Row; 15] = [
     Row::Multihop,
     Row::Refresh,
     Row::GracefulRestart,
+    Row::LongLived,
     Row::Drain,
     Row::TheirHoldTimer,
     Row::OurHoldTimer,
@@ -77,6 +81,7 @@ impl fmt::Display for Row {
             Self::Multihop => "multihop, two hops",
             Self::Refresh => "route refresh",
             Self::GracefulRestart => "graceful restart",
+            Self::LongLived => "long-lived",
             Self::Drain => "drain",
             Self::TheirHoldTimer => "hold time, we are silent",
             Self::OurHoldTimer => "hold time, the router is",
@@ -94,6 +99,7 @@ const fn lacks(software: Software, row: Row) -> Option<&'static str> {
         (Software::Gobgp, Row::Refresh) => {
             Some("GoBGP keeps all that it was told, and asks nobody for it again")
         }
+        (Software::Openbgpd, Row::LongLived) => Some("OpenBGPD does not know RFC 9494"),
         _ => None,
     }
 }
@@ -246,6 +252,7 @@ impl<'a> Pair<'a> {
             hops: 1,
             ttl_security: false,
             graceful_restart: None,
+            long_lived: None,
         };
         let settings = Settings {
             asn: OURS,
@@ -387,6 +394,7 @@ async fn cell(ctx: &Context, router: &Router, row: Row) -> Result<()> {
         Row::Multihop => multihop(&mut pair).await,
         Row::Refresh => refresh(&pair).await,
         Row::GracefulRestart => graceful_restart(&mut pair).await,
+        Row::LongLived => long_lived(&mut pair).await,
         Row::Drain => drain(&pair).await,
         Row::TheirHoldTimer => they_time_out(&mut pair).await,
         Row::OurHoldTimer => we_time_out(&mut pair).await,
@@ -472,6 +480,34 @@ async fn refresh(pair: &Pair<'_>) -> Result<()> {
 async fn graceful_restart(pair: &mut Pair<'_>) -> Result<()> {
     pair.neighbor.graceful_restart = Some(60);
     pair.peer()?.graceful_restart = Some(60);
+    leave(pair).await?;
+    let router = pair.router;
+    let kept: BTreeSet<IpNet> = router.routes().await?.iter().map(|r| r.prefix).collect();
+    let wanted: BTreeSet<IpNet> = pair.settings.routes.iter().collect();
+    ensure!(kept == wanted, "the router kept {kept:?} of {wanted:?}");
+    come_back(pair).await
+}
+
+/// Away for longer than the restart time (RFC 9494 §4.2).
+async fn long_lived(pair: &mut Pair<'_>) -> Result<()> {
+    (pair.neighbor.graceful_restart, pair.neighbor.long_lived) = (Some(2), Some(60));
+    let peer = pair.peer()?;
+    (peer.graceful_restart, peer.long_lived) = (Some(2), Some(60));
+    leave(pair).await?;
+    let (router, wanted) = (pair.router, pair.settings.routes.iter().count());
+    wait::until(&format!("{router} to call the routes stale"), || async {
+        let routes = router.routes().await?;
+        let stale = |route: &&Route| route.communities.contains(LLGR_STALE);
+        let stale = routes.iter().filter(stale).count();
+        ensure!(stale == wanted, "{routes:?}");
+        Ok(())
+    })
+    .await?;
+    come_back(pair).await
+}
+
+/// The session comes up and ends without a word.
+async fn leave(pair: &Pair<'_>) -> Result<()> {
     let mut announcer = pair.up().await?;
     announcer.order(&Order::Restart).await?;
     announcer.ended().await?;
@@ -487,10 +523,11 @@ async fn graceful_restart(pair: &mut Pair<'_>) -> Result<()> {
             Ok(())
         },
     )
-    .await?;
-    let kept: BTreeSet<IpNet> = router.routes().await?.iter().map(|r| r.prefix).collect();
-    let wanted: BTreeSet<IpNet> = pair.settings.routes.iter().collect();
-    ensure!(kept == wanted, "the router kept {kept:?} of {wanted:?}");
+    .await
+}
+
+/// The session is there again, with one route less: the other goes.
+async fn come_back(pair: &mut Pair<'_>) -> Result<()> {
     pair.settings.routes = Routes::of(&[route(false, 1)?]);
     let mut announcer = pair.start_announcer().await?;
     is_up(&mut announcer).await?;
