@@ -72,6 +72,28 @@ pub struct Peer {
     pub long_lived: Option<u32>,
 }
 
+impl Peer {
+    /// A peer one hop away: the family of its address only, 9 s of hold time, nothing
+    /// else.
+    pub const fn new(address: IpAddr, source: IpAddr, asn: u32) -> Self {
+        Self {
+            address,
+            source,
+            asn,
+            passive: false,
+            v4: address.is_ipv4(),
+            v6: address.is_ipv6(),
+            hold: 9,
+            send_hold: None,
+            password: None,
+            hops: 1,
+            ttl_security: false,
+            graceful_restart: None,
+            long_lived: None,
+        }
+    }
+}
+
 /// Routes: single ones, and many host routes from 11.0.0.0 on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Routes {

@@ -216,21 +216,10 @@ fn settings(prefixes: u32, hosts: &[Host]) -> Result<Settings> {
 
 /// A peer on a host that dials us at an address.
 pub(super) fn peer(our: Ipv4Addr, host: Host) -> Result<Peer> {
-    Ok(Peer {
-        address: on_lan(host)?.into(),
-        source: our.into(),
-        asn: SINK.into(),
-        passive: true,
-        v4: true,
-        v6: false,
-        hold: 180,
-        send_hold: None,
-        password: None,
-        hops: 1,
-        ttl_security: false,
-        graceful_restart: None,
-        long_lived: None,
-    })
+    let mut peer = Peer::new(on_lan(host)?.into(), our.into(), SINK.into());
+    peer.passive = true;
+    peer.hold = 180;
+    Ok(peer)
 }
 
 /// A peer on a host that has been told everything by a speaker.

@@ -239,25 +239,10 @@ impl<'a> Pair<'a> {
         };
         let mut neighbor = Neighbor::new(our, OURS);
         neighbor.local = Some(their);
-        let peer = Peer {
-            address: their,
-            source: our,
-            asn: THEIRS,
-            passive: false,
-            v4: !v6,
-            v6,
-            hold: 9,
-            send_hold: None,
-            password: None,
-            hops: 1,
-            ttl_security: false,
-            graceful_restart: None,
-            long_lived: None,
-        };
         let settings = Settings {
             asn: OURS,
             id: our4,
-            peers: vec![peer],
+            peers: vec![Peer::new(their, our, THEIRS)],
             routes: Routes::of(&[route(v6, 1)?, route(v6, 2)?]),
         };
         Ok(Self {
