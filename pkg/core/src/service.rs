@@ -141,6 +141,31 @@ pub struct ServiceRequest {
     pub ingress: Vec<Ingress>,
 }
 
+impl ServiceRequest {
+    /// Of a Service that asks for an IPv4 address and for nothing in particular; it has
+    /// no ports yet.
+    pub fn new(key: ServiceKey, uid: impl Into<String>) -> Self {
+        Self {
+            key,
+            uid: uid.into(),
+            labels: BTreeMap::new(),
+            namespace_labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            ip_families: vec![IpFamily::V4],
+            ip_family_policy: IpFamilyPolicy::SingleStack,
+            requested_addresses: Vec::new(),
+            requested_pools: Vec::new(),
+            sharing_key: None,
+            selector: BTreeMap::new(),
+            ports: Vec::new(),
+            traffic_policy: TrafficPolicy::Cluster,
+            health_check_node_port: None,
+            source_ranges: Vec::new(),
+            ingress: Vec::new(),
+        }
+    }
+}
+
 /// Another Service that a request refers to, such as one of a weighted action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceReference {

@@ -7,10 +7,9 @@
 //! Prints lines `figure NAME VALUE UNIT`; a ratio is the large pool's figure by the
 //! small one's.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use herald_core::{IpFamily, IpFamilyPolicy, ServiceKey, ServiceRequest, TrafficPolicy};
+use herald_core::{ServiceKey, ServiceRequest};
 use herald_ipam::{Allocator, Claim, Pool, Selection};
 
 /// 1,000 and 1,000,000 addresses, excluded ones not among them.
@@ -31,24 +30,10 @@ fn pool(range: &str, selection: Selection) -> Pool {
 }
 
 fn request(n: usize) -> ServiceRequest {
-    ServiceRequest {
-        key: ServiceKey::new("default", format!("web-{n}")),
-        uid: format!("00000000-0000-0000-0000-{n:012}"),
-        labels: BTreeMap::new(),
-        namespace_labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        ip_families: vec![IpFamily::V4],
-        ip_family_policy: IpFamilyPolicy::SingleStack,
-        requested_addresses: Vec::new(),
-        requested_pools: Vec::new(),
-        sharing_key: None,
-        selector: BTreeMap::new(),
-        ports: Vec::new(),
-        traffic_policy: TrafficPolicy::Cluster,
-        health_check_node_port: None,
-        source_ranges: Vec::new(),
-        ingress: Vec::new(),
-    }
+    ServiceRequest::new(
+        ServiceKey::new("default", format!("web-{n}")),
+        format!("00000000-0000-0000-0000-{n:012}"),
+    )
 }
 
 /// Serves them all, as far as there is room; how many there was room for.

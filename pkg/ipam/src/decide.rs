@@ -20,6 +20,8 @@ struct Asking<'a> {
     claim: Claim,
     /// What it has and may keep, in the order of its status.
     kept: Vec<IpAddr>,
+    /// Whether it has had an address of a family of its own that it may not keep.
+    loses: bool,
     now: SystemTime,
     /// What a source must be asked before the answer counts: the first such thing that
     /// was in the way.
@@ -54,8 +56,10 @@ impl Allocator {
             stocked.settle(now);
         }
         let claim = Claim::of(service);
+        let kept = self.keepable(service, &claim);
         let asking = Asking {
-            kept: self.keepable(service, &claim),
+            loses: self.loses(service, &kept),
+            kept,
             service,
             claim,
             now,
@@ -132,6 +136,14 @@ impl Allocator {
         holding.wanted.iter().filter(fits).copied().collect()
     }
 
+    /// Whether a Service has had an address of one of its families that is not among
+    /// those that it keeps.
+    fn loses(&self, service: &ServiceRequest, kept: &[IpAddr]) -> bool {
+        let holding = self.holdings.get(&service.uid);
+        let mut had = holding.into_iter().flat_map(|holding| &holding.wanted);
+        had.any(|ip| service.ip_families.contains(&IpFamily::of(ip)) && !kept.contains(ip))
+    }
+
     /// The addresses that a Service should have, in the order of its families.
     fn wanted(&self, asking: &Asking<'_>) -> Result<Vec<IpAddr>, AllocationError> {
         if !asking.service.requested_addresses.is_empty() {
@@ -155,8 +167,8 @@ impl Allocator {
             if let Ok(all) = self.draw_all(asking, &homes) {
                 return Ok(all);
             }
-            // It never jumps to another pool for the second family.
-            if asking.prefers() {
+            // It never jumps to another pool for a second family that it has not had.
+            if asking.prefers() && !asking.loses {
                 return Ok(kept);
             }
         }
@@ -175,6 +187,9 @@ impl Allocator {
                     Err(why) => reasons.extend(why),
                 }
             }
+        }
+        if asking.prefers() && !kept.is_empty() {
+            return Ok(kept);
         }
         if asking.prefers() {
             for family in families {
@@ -510,6 +525,7 @@ impl Allocator {
         let fresh = Asking {
             service: asking.service,
             claim: asking.claim.clone(),
+            loses: false,
             kept: Vec::new(),
             now: asking.now,
             unasked: RefCell::default(),

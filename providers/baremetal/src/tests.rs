@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, put};
 use axum::{Json, Router};
-use herald_core::{IpFamily, IpFamilyPolicy, ServiceKey, TrafficPolicy};
+use herald_core::ServiceKey;
 use herald_provider::{DynProvider, Outcome};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, UnixListener};
@@ -144,22 +144,8 @@ fn sourced(closing: bool) -> BTreeMap<String, Sourced> {
 
 fn request(name: &str, pool: &str) -> ServiceRequest {
     ServiceRequest {
-        key: ServiceKey::new("default", name),
-        uid: format!("uid-{name}"),
-        labels: BTreeMap::new(),
-        namespace_labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        ip_families: vec![IpFamily::V4],
-        ip_family_policy: IpFamilyPolicy::SingleStack,
-        requested_addresses: Vec::new(),
         requested_pools: vec![pool.to_owned()],
-        sharing_key: None,
-        selector: BTreeMap::new(),
-        ports: Vec::new(),
-        traffic_policy: TrafficPolicy::Cluster,
-        health_check_node_port: None,
-        source_ranges: Vec::new(),
-        ingress: Vec::new(),
+        ..ServiceRequest::new(ServiceKey::new("default", name), format!("uid-{name}"))
     }
 }
 

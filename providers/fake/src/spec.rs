@@ -152,28 +152,14 @@ fn health_check(service: &ServiceRequest, listeners: &[Listener]) -> Result<Heal
 
 #[cfg(test)]
 pub mod tests {
-    use herald_core::{IpFamilyPolicy, ServiceKey, TargetPort};
+    use herald_core::{ServiceKey, TargetPort};
 
     use super::*;
 
     pub fn service() -> ServiceRequest {
         ServiceRequest {
-            key: ServiceKey::new("default", "web"),
-            uid: "u1".into(),
-            labels: BTreeMap::new(),
-            namespace_labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            ip_families: vec![IpFamily::V4],
-            ip_family_policy: IpFamilyPolicy::SingleStack,
-            requested_addresses: Vec::new(),
-            requested_pools: Vec::new(),
-            sharing_key: None,
-            selector: BTreeMap::new(),
             ports: vec![port(80, Protocol::Tcp), port(53, Protocol::Udp)],
-            traffic_policy: TrafficPolicy::Cluster,
-            health_check_node_port: None,
-            source_ranges: Vec::new(),
-            ingress: Vec::new(),
+            ..ServiceRequest::new(ServiceKey::new("default", "web"), "u1")
         }
     }
 

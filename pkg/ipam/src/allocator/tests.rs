@@ -5,6 +5,7 @@ use herald_core::{IpFamilyPolicy, TrafficPolicy};
 use super::*;
 use crate::{AllocationError, Limits, Reservation, Selection, Usage};
 
+mod families;
 mod leases;
 mod limits;
 mod model;
@@ -31,26 +32,13 @@ fn usage(allocator: &Allocator, pool: &str) -> Usage {
 
 fn service(name: &str, families: &[IpFamily]) -> ServiceRequest {
     ServiceRequest {
-        key: ServiceKey::new("default", name),
-        uid: format!("uid-{name}"),
-        labels: BTreeMap::new(),
-        namespace_labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
         ip_families: families.to_vec(),
         ip_family_policy: if families.len() == 2 {
             IpFamilyPolicy::RequireDualStack
         } else {
             IpFamilyPolicy::SingleStack
         },
-        requested_addresses: Vec::new(),
-        requested_pools: Vec::new(),
-        sharing_key: None,
-        selector: BTreeMap::new(),
-        ports: Vec::new(),
-        traffic_policy: TrafficPolicy::Cluster,
-        health_check_node_port: None,
-        source_ranges: Vec::new(),
-        ingress: Vec::new(),
+        ..ServiceRequest::new(ServiceKey::new("default", name), format!("uid-{name}"))
     }
 }
 
@@ -379,27 +367,6 @@ fn both_families_come_from_one_pool() {
     ]);
     let got = serve(&mut allocator, &service("web", &both)).unwrap();
     assert_eq!(got, ["fd00::", "198.51.100.0"]);
-}
-
-#[test]
-fn one_that_prefers_two_families_takes_one_and_gains_the_other() {
-    let prefers = ServiceRequest {
-        ip_family_policy: IpFamilyPolicy::PreferDualStack,
-        ..service("web", &[IpFamily::V4, IpFamily::V6])
-    };
-    let mut allocator = allocator(vec![pool("lan", &["192.0.2.0/24"])]);
-    assert_eq!(serve(&mut allocator, &prefers).unwrap(), ["192.0.2.0"]);
-    allocator.set_pools(vec![pool("lan", &["192.0.2.0/24", "fd00::/120"])]);
-    assert_eq!(
-        serve(&mut allocator, &prefers).unwrap(),
-        ["192.0.2.0", "fd00::"]
-    );
-    let requires = service("other", &[IpFamily::V4, IpFamily::V6]);
-    allocator.set_pools(vec![pool("lan", &["192.0.2.0/24"])]);
-    assert_eq!(
-        serve(&mut allocator, &requires).unwrap_err().reason(),
-        "NoPool"
-    );
 }
 
 #[test]

@@ -1,7 +1,4 @@
-use herald_core::{
-    IpFamily, IpFamilyPolicy, Protocol, ServiceKey, ServicePort, ServiceRequest, TargetPort,
-    TrafficPolicy,
-};
+use herald_core::{Protocol, ServiceKey, ServicePort, ServiceRequest, TargetPort};
 use proptest::prelude::*;
 
 use super::table::{Annotation, HERALD_PREFIX, LBC_PREFIX, Parameter, Prefixes};
@@ -27,17 +24,7 @@ fn warned(key: &str) -> Vec<String> {
 fn warned_by(annotations: &[(&str, &str)], source_ranges: &[&str]) -> Vec<String> {
     let own = |text: &&str| (*text).to_owned();
     let service = ServiceRequest {
-        key: ServiceKey::new("default", "web"),
-        uid: "u1".into(),
-        labels: BTreeMap::new(),
-        namespace_labels: BTreeMap::new(),
         annotations: annotations.iter().map(|(k, v)| (own(k), own(v))).collect(),
-        ip_families: vec![IpFamily::V4],
-        ip_family_policy: IpFamilyPolicy::SingleStack,
-        requested_addresses: Vec::new(),
-        requested_pools: Vec::new(),
-        sharing_key: None,
-        selector: BTreeMap::new(),
         ports: vec![ServicePort {
             name: "http".into(),
             protocol: Protocol::Tcp,
@@ -45,10 +32,8 @@ fn warned_by(annotations: &[(&str, &str)], source_ranges: &[&str]) -> Vec<String
             node_port: Some(30080),
             target_port: TargetPort::Number(8080),
         }],
-        traffic_policy: TrafficPolicy::Cluster,
-        health_check_node_port: None,
         source_ranges: source_ranges.iter().map(own).collect(),
-        ingress: Vec::new(),
+        ..ServiceRequest::new(ServiceKey::new("default", "web"), "u1")
     };
     warnings(&service)
         .into_iter()

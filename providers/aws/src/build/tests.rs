@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use herald_core::{
-    Backend, Endpoint, EndpointPort, IpFamily, IpFamilyPolicy, Node, Protocol, ServiceKey,
-    ServicePort, ServiceReference, ServiceRequest, Taint, TargetPort, TrafficPolicy,
+    Backend, Endpoint, EndpointPort, IpFamily, Node, Protocol, ServiceKey, ServicePort,
+    ServiceReference, ServiceRequest, Taint, TargetPort, TrafficPolicy,
 };
 use proptest::prelude::*;
 
@@ -13,25 +13,12 @@ use crate::spec::{List, SecurityGroups, SubnetMapping};
 
 fn service(annotations: &[(&str, &str)]) -> ServiceRequest {
     ServiceRequest {
-        key: ServiceKey::new("default", "web"),
-        uid: "u1".into(),
-        labels: BTreeMap::new(),
-        namespace_labels: BTreeMap::new(),
         annotations: annotations
             .iter()
             .map(|(key, value)| (format!("herald.dev/{key}"), (*value).to_owned()))
             .collect(),
-        ip_families: vec![IpFamily::V4],
-        ip_family_policy: IpFamilyPolicy::SingleStack,
-        requested_addresses: Vec::new(),
-        requested_pools: Vec::new(),
-        sharing_key: None,
-        selector: BTreeMap::new(),
         ports: vec![port("http", Protocol::Tcp, 80)],
-        traffic_policy: TrafficPolicy::Cluster,
-        health_check_node_port: None,
-        source_ranges: Vec::new(),
-        ingress: Vec::new(),
+        ..ServiceRequest::new(ServiceKey::new("default", "web"), "u1")
     }
 }
 

@@ -9,8 +9,7 @@ use aws_credential_types::Credentials;
 use herald_aws::budget::Budget;
 use herald_aws::{Aws, Connection, Metrics, Settings, Tuning};
 use herald_core::{
-    Ingress, IngressPoint, IpFamily, IpFamilyPolicy, Node, Protocol, ServiceKey, ServicePort,
-    ServiceRequest, TargetPort, TrafficPolicy,
+    Ingress, IngressPoint, Node, Protocol, ServiceKey, ServicePort, ServiceRequest, TargetPort,
 };
 use herald_fakeaws::{FakeAws, fixtures};
 use herald_provider::{Desired, DynProvider, Outcome, ProviderError};
@@ -106,22 +105,8 @@ pub fn port(number: u16, node_port: u16) -> ServicePort {
 /// Service `name` with one port, of its own node port.
 pub fn service(name: &str) -> ServiceRequest {
     ServiceRequest {
-        key: ServiceKey::new("default", name),
-        uid: format!("uid-{name}"),
-        labels: BTreeMap::new(),
-        namespace_labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        ip_families: vec![IpFamily::V4],
-        ip_family_policy: IpFamilyPolicy::SingleStack,
-        requested_addresses: Vec::new(),
-        requested_pools: Vec::new(),
-        sharing_key: None,
-        selector: BTreeMap::new(),
         ports: vec![port(80, 30_080)],
-        traffic_policy: TrafficPolicy::Cluster,
-        health_check_node_port: None,
-        source_ranges: Vec::new(),
-        ingress: Vec::new(),
+        ..ServiceRequest::new(ServiceKey::new("default", name), format!("uid-{name}"))
     }
 }
 

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use herald_core::{
-    IpFamily, IpFamilyPolicy, Node, Protocol, ServiceKey, ServicePort, ServiceRequest, TargetPort,
-    TrafficPolicy,
-};
+use herald_core::{Node, Protocol, ServiceKey, ServicePort, ServiceRequest, TargetPort};
 use herald_fake::FakeCloud;
 use herald_fakecloud::wire::LoadBalancer;
 use herald_fakecloud::{Config, Server};
@@ -55,22 +52,8 @@ pub fn present(nodes: std::ops::Range<u8>) -> (ServiceRequest, Vec<Node>) {
         target_port: TargetPort::Number(8080),
     };
     let service = ServiceRequest {
-        key: ServiceKey::new("default", "web"),
-        uid: "0b5e3d9c".into(),
-        labels: BTreeMap::new(),
-        namespace_labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        ip_families: vec![IpFamily::V4],
-        ip_family_policy: IpFamilyPolicy::SingleStack,
-        requested_addresses: Vec::new(),
-        requested_pools: Vec::new(),
-        sharing_key: None,
-        selector: BTreeMap::new(),
         ports: vec![port(Protocol::Tcp), port(Protocol::Udp)],
-        traffic_policy: TrafficPolicy::Cluster,
-        health_check_node_port: None,
-        source_ranges: Vec::new(),
-        ingress: Vec::new(),
+        ..ServiceRequest::new(ServiceKey::new("default", "web"), "0b5e3d9c")
     };
     let nodes = nodes
         .map(|number| Node {
