@@ -53,8 +53,9 @@ scenarios: build ## The lab's scenarios; make scenarios NAMES="expose node-crash
 	@$(LAB) scenario $(NAMES)
 
 .PHONY: bench
-bench: build ## The scenarios that measure something; figures at the end
-	@$(LAB) bench $(NAMES)
+bench: ## The scenarios that measure something, with what users run; figures at the end
+	cargo build --release --workspace --bins
+	@target/release/herald-lab bench $(NAMES)
 
 .PHONY: bench-aws
 bench-aws: ## What the AWS provider costs in calls and seconds, against the strict stand-in
