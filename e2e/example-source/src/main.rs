@@ -6,6 +6,7 @@
 
 mod server;
 mod store;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::server::Server;
 use crate::store::Store;
+use crate::tls::TlsListener;
 
 /// Gives addresses from ranges to those who ask over HTTP.
 #[derive(Debug, Parser)]
@@ -35,6 +37,12 @@ struct Flags {
     /// A file with the token that callers must show; all are answered if not given.
     #[arg(long)]
     token: Option<PathBuf>,
+    /// A file with the certificate that callers know it by, PEM; without TLS if not given.
+    #[arg(long, requires = "key")]
+    certificate: Option<PathBuf>,
+    /// The file with its key, PEM.
+    #[arg(long, requires = "certificate")]
+    key: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -63,6 +71,12 @@ async fn main() -> Result<()> {
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("listen on {address}"))?;
+    if let (Some(certificate), Some(key)) = (flags.certificate, flags.key) {
+        let listener = TlsListener::new(listener, &certificate, &key)?;
+        return Ok(axum::serve(listener, app)
+            .with_graceful_shutdown(stop)
+            .await?);
+    }
     Ok(axum::serve(listener, app)
         .with_graceful_shutdown(stop)
         .await?)

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,6 +13,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
 use nix::sys::signal::Signal;
+use rcgen::generate_simple_self_signed;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -73,39 +75,69 @@ fn ranges(ctx: &Context, offset: u8, count: u8) -> Vec<String> {
         .collect()
 }
 
-/// The example overlay, with ranges of the lab.
+/// The example overlay, with ranges and a certificate of the lab.
 async fn installed(ctx: &mut Context) -> Result<()> {
-    ctx.lab()
-        .apply(&format!(
-            "apiVersion: v1\nkind: Secret\nmetadata: {{name: {SOURCE}, namespace: {HERALD}}}\n\
-             stringData: {{token: \"{TOKEN}\"}}\n"
-        ))
-        .await?;
+    // There is no DNS in the lab: it is known by the address of its Service.
+    shown(ctx, "not-yet-known").await?;
     ctx.lab().install("external-source").await?;
     ctx.forgive_denials()?;
+    let host = source_host(ctx).await?;
+    shown(ctx, &host).await?;
     let mut args = vec![
         "--state=/state/leases.json".to_owned(),
-        "--token=/token/token".to_owned(),
+        "--token=/secret/token".to_owned(),
+        "--certificate=/secret/tls.crt".to_owned(),
+        "--key=/secret/tls.key".to_owned(),
     ];
     for family in ctx.ip_families() {
         args.push(format!("--range={}", ctx.range(family, 0, GIVES)));
     }
     ctx.set_args::<Deployment>(SOURCE, "source", &args).await?;
     source_is_well(ctx).await?;
-    // There is no DNS in the lab.
-    let services: Api<Service> = ctx.herald_api();
-    let spec = services.get(SOURCE).await?.spec.unwrap_or_default();
-    let host = spec.cluster_ip.context("the source has a cluster IP")?;
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host
-    };
+    let host = in_url(&host);
     ctx.operator_flag(&format!(
-        "--source=name=example,url=http://{host}:8095,timeout=2s,\
+        "--source=name=example,url=https://{host}:8095,timeout=2s,\
+         ca=/var/run/secrets/herald.dev/source/tls.crt,\
          token=/var/run/secrets/herald.dev/source/token"
     ))
     .await
+}
+
+/// What the source and the operator show each other.
+async fn shown(ctx: &Context, host: &str) -> Result<()> {
+    let made = generate_simple_self_signed([host.to_owned()]).context("make a certificate")?;
+    let certificate = made.cert.pem();
+    std::fs::write(certificate_file(ctx), &certificate).context("keep the certificate")?;
+    let secret = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": SOURCE, "namespace": HERALD},
+        "stringData": {
+            "token": TOKEN,
+            "tls.crt": certificate,
+            "tls.key": made.signing_key.serialize_pem(),
+        },
+    });
+    ctx.lab().apply(&secret.to_string()).await
+}
+
+/// Where curl finds the certificate.
+fn certificate_file(ctx: &Context) -> PathBuf {
+    ctx.directory().join("source.crt")
+}
+
+async fn source_host(ctx: &Context) -> Result<String> {
+    let services: Api<Service> = ctx.herald_api();
+    let spec = services.get(SOURCE).await?.spec.unwrap_or_default();
+    spec.cluster_ip.context("the source has a cluster IP")
+}
+
+fn in_url(host: &str) -> String {
+    if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    }
 }
 
 async fn source_is_well(ctx: &Context) -> Result<()> {
@@ -135,17 +167,11 @@ struct Lease {
 
 /// What the source has given to a pool, as it says itself.
 async fn leased(ctx: &Context, pool: &str) -> Result<BTreeSet<IpAddr>> {
-    let status = source_pod(ctx).await?.status.unwrap_or_default();
-    let host = status.pod_ip.context("the source has an address")?;
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host
-    };
+    let host = in_url(&source_host(ctx).await?);
     let namespaces: Api<Namespace> = Api::all(ctx.kube());
     let cluster = namespaces.get("kube-system").await?.uid();
     let url = format!(
-        "http://{host}:8095/v1/leases?cluster={}&pool={}",
+        "https://{host}:8095/v1/leases?cluster={}&pool={}",
         cluster.unwrap_or_default(),
         ctx.pool_name(pool)
     );
@@ -154,6 +180,8 @@ async fn leased(ctx: &Context, pool: &str) -> Result<BTreeSet<IpAddr>> {
         .lab()
         .command("n1", "curl")
         .args(["-sS", "--fail", "--max-time", "5", "-H", &token, &url])
+        .arg("--cacert")
+        .arg(certificate_file(ctx))
         .output()
         .await?;
     ensure!(
