@@ -11,6 +11,7 @@ mod packet;
 mod queue;
 mod session;
 mod sessions;
+mod turn;
 
 pub use config::{ConfigError, SLOW, SessionConfig};
 pub use packet::{ControlPacket, Diagnostic, Malformed, State};
@@ -18,3 +19,4 @@ pub use session::{Event, Session, Stall};
 pub use sessions::{
     Arrival, Counters, Dropped, Hops, Path, PathError, SessionId, Sessions, Transmit,
 };
+pub use turn::{Take, Wire};

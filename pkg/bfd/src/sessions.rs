@@ -194,13 +194,12 @@ struct Slot {
 
 /// All sessions of a system.
 ///
-/// When [`poll_timeout`](Self::poll_timeout) has come, or after anything else:
+/// When [`poll_timeout`](Self::poll_timeout) has come, or after anything else, a
+/// [`turn`](Self::turn) is due. Its steps are there for who has no [`Wire`](crate::Wire):
 /// first [`start_turn`](Self::start_turn) and the packets that
-/// [`poll_transmit`](Self::poll_transmit) gives, so that a late turn does not
-/// make a peer lose us; then every datagram that is there; then
-/// [`handle_expiries`](Self::handle_expiries) with the time at which the turn
-/// began, so that a packet that came in time counts although it was read late;
-/// then what is left to transmit, and [`poll_event`](Self::poll_event).
+/// [`poll_transmit`](Self::poll_transmit) gives; then every datagram that is there; then
+/// [`handle_expiries`](Self::handle_expiries) with the time at which the turn began; then
+/// what is left to transmit, and [`poll_event`](Self::poll_event).
 #[derive(Debug)]
 pub struct Sessions {
     random: fastrand::Rng,

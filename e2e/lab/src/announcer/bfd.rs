@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use herald_bfd::{Arrival, Event, Hops, Path, SessionConfig, SessionId, Sessions, State};
+use herald_bfd::{
+    Arrival, Event, Hops, Path, SessionConfig, SessionId, Sessions, State, Take, Transmit, Wire,
+};
 use herald_net::{BfdReceiver, BfdSender};
 use serde::{Deserialize, Serialize};
 
@@ -51,92 +53,74 @@ pub struct Standing {
     pub downs: u64,
 }
 
-struct Running {
-    sessions: Sessions,
+struct Sockets {
     senders: HashMap<SessionId, BfdSender>,
     receiver: BfdReceiver,
-    standing: Standing,
 }
 
 /// Prints a [`Standing`] each second, as JSON, until it is killed.
 pub async fn run(settings: &str) -> Result<()> {
     let settings: BfdPeers = serde_json::from_str(settings).context("read the settings")?;
     herald_net::take_precedence();
-    let mut running = Running {
-        sessions: Sessions::new(fastrand::u64(..)),
+    let mut sessions = Sessions::new(fastrand::u64(..));
+    let mut sockets = Sockets {
         senders: HashMap::new(),
         receiver: BfdReceiver::open(false, false).context("open BFD's port")?,
-        standing: Standing::default(),
     };
-    running.begin(&settings)?;
+    let mut standing = Standing::default();
+    begin(&settings, &mut sessions, &mut sockets)?;
     let mut tell = Instant::now();
     loop {
-        let due = running.sessions.poll_timeout();
+        let due = sessions.poll_timeout();
         let due = due.into_iter().fold(tell, Instant::min);
         tokio::select! {
-            _ = running.receiver.readable() => {}
+            _ = sockets.receiver.readable() => {}
             () = tokio::time::sleep_until(due.into()) => {}
         }
-        running.turn();
+        sessions.turn(&mut sockets, Instant::now);
+        while let Some((_, event)) = sessions.poll_event() {
+            standing.note(event);
+        }
         if tell <= Instant::now() {
-            println!("{}", serde_json::to_string(&running.standing)?);
+            println!("{}", serde_json::to_string(&standing)?);
             tell += TELL;
         }
     }
 }
 
-impl Running {
-    fn begin(&mut self, settings: &BfdPeers) -> Result<()> {
-        let interval = Duration::from_millis(settings.interval.into());
-        let config = SessionConfig {
-            desired_min_tx: interval,
-            required_min_rx: interval,
-            detect_mult: settings.multiplier,
-            ..SessionConfig::default()
+fn begin(settings: &BfdPeers, sessions: &mut Sessions, sockets: &mut Sockets) -> Result<()> {
+    let interval = Duration::from_millis(settings.interval.into());
+    let config = SessionConfig {
+        desired_min_tx: interval,
+        required_min_rx: interval,
+        detect_mult: settings.multiplier,
+        ..SessionConfig::default()
+    };
+    let node = IpAddr::from(settings.node);
+    for address in settings.addresses() {
+        let local = Some(address.into());
+        let path = Path {
+            peer: node,
+            local,
+            interface: None,
+            hops: Hops::Single,
         };
-        let node = IpAddr::from(settings.node);
-        for address in settings.addresses() {
-            let local = Some(address.into());
-            let path = Path {
-                peer: node,
-                local,
-                interface: None,
-                hops: Hops::Single,
-            };
-            let id = self.sessions.add(path, config, Instant::now())?;
-            let sender = BfdSender::open(node, local, None, None, false)
-                .with_context(|| format!("open a socket from {address}"))?;
-            self.senders.insert(id, sender);
-        }
-        Ok(())
+        let id = sessions.add(path, config, Instant::now())?;
+        let sender = BfdSender::open(node, local, None, None, false)
+            .with_context(|| format!("open a socket from {address}"))?;
+        sockets.senders.insert(id, sender);
     }
+    Ok(())
+}
 
-    /// In the order that [`Sessions`] asks for.
-    fn turn(&mut self) {
-        let now = Instant::now();
-        self.sessions.start_turn(now);
-        self.transmit(now);
-        self.receive(false);
-        if self.sessions.is_expiring(now) {
-            self.receive(true);
-        }
-        self.sessions.handle_expiries(now);
-        self.transmit(Instant::now());
-        while let Some((_, event)) = self.sessions.poll_event() {
-            self.standing.note(event);
+impl Wire for Sockets {
+    fn send(&mut self, transmit: &Transmit) {
+        if let Some(sender) = self.senders.get(&transmit.session) {
+            let _ = sender.send(&transmit.payload);
         }
     }
 
-    fn transmit(&mut self, now: Instant) {
-        while let Some(transmit) = self.sessions.poll_transmit(now) {
-            if let Some(sender) = self.senders.get(&transmit.session) {
-                // One that does not get out is lost, as on the way.
-                let _ = sender.send(&transmit.payload);
-            }
-        }
-    }
-
-    fn receive(&mut self, fresh: bool) {
+    fn receive(&mut self, fresh: bool, take: Take<'_>) {
         let mut buffer = [0; LONGEST];
         loop {
             let came = match self.receiver.try_receive(&mut buffer, fresh) {
@@ -154,7 +138,7 @@ impl Running {
                 at: now.checked_sub(came.age).unwrap_or(now),
             };
             let payload = &buffer[..came.length.min(LONGEST)];
-            let _ = self.sessions.handle_datagram(payload, &arrival);
+            let _ = take(payload, &arrival);
         }
     }
 }

@@ -5,21 +5,21 @@
 //! asks no API, and it waits for nobody; what it has to say, it says through a channel
 //! without a bound, and BGP's thread, which hears it, does the rest.
 
+mod sockets;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use herald_api::BFDSession;
-use herald_bfd::{
-    Arrival, Diagnostic, Dropped, Event, Hops, Path, SessionConfig, SessionId, Sessions,
-};
-use herald_net::{BfdReceiver, BfdSender};
+use herald_bfd::{Diagnostic, Event, Hops, Path, SessionConfig, SessionId, Sessions};
+use herald_net::BfdSender;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::metrics::Metrics;
+use sockets::{Far, Port, Sockets};
 
 /// What could not be opened is tried again after so long.
 const RETRY: Duration = Duration::from_secs(5);
@@ -27,10 +27,6 @@ const RETRY: Duration = Duration::from_secs(5);
 const MEASURE: Duration = Duration::from_secs(1);
 /// Peers are told for so long at most that we end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Packets that are read at a time before others are sent.
-const BUDGET: usize = 1024;
-/// More than a packet has, with the longest authentication.
-const LONGEST: usize = 128;
 
 /// The way that a session watches. BGP sessions with one peer have it in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,30 +164,6 @@ pub(super) fn start(metrics: Arc<Metrics>) -> (Client, oneshot::Receiver<()>) {
     (client, end)
 }
 
-/// A port that all sessions of a kind share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Port {
-    ipv6: bool,
-    multihop: bool,
-}
-
-impl Port {
-    const ALL: [Self; 4] = [
-        Self::new(false, false),
-        Self::new(false, true),
-        Self::new(true, false),
-        Self::new(true, true),
-    ];
-
-    const fn new(ipv6: bool, multihop: bool) -> Self {
-        Self { ipv6, multihop }
-    }
-
-    const fn index(self) -> usize {
-        2 * self.ipv6 as usize + self.multihop as usize
-    }
-}
-
 struct Known {
     id: SessionId,
     watched: Watched,
@@ -202,11 +174,9 @@ struct Watcher {
     wanted: watch::Receiver<Wanted>,
     tell: mpsc::UnboundedSender<News>,
     sessions: Sessions,
+    sockets: Sockets,
     known: BTreeMap<Way, Known>,
     ways: HashMap<SessionId, Way>,
-    /// Those of sessions that say their last words, too.
-    senders: HashMap<SessionId, BfdSender>,
-    receivers: [Option<BfdReceiver>; 4],
     /// Whose packets were dropped for their TTL, which is told once.
     too_far: BTreeSet<Way>,
     /// When to try again what could not be opened.
@@ -227,10 +197,9 @@ impl Watcher {
             wanted,
             tell,
             sessions: Sessions::new(super::seed()),
+            sockets: Sockets::default(),
             known: BTreeMap::new(),
             ways: HashMap::new(),
-            senders: HashMap::new(),
-            receivers: [None, None, None, None],
             too_far: BTreeSet::new(),
             again: None,
             measure_at: None,
@@ -253,7 +222,6 @@ impl Watcher {
                     None => std::future::pending().await,
                 }
             };
-            let [a, b, c, d] = &self.receivers;
             tokio::select! {
                 changed = self.wanted.changed(), if self.until.is_none() => {
                     if changed.is_ok() {
@@ -262,10 +230,7 @@ impl Watcher {
                         self.end();
                     }
                 }
-                () = readable(a.as_ref()) => {}
-                () = readable(b.as_ref()) => {}
-                () = readable(c.as_ref()) => {}
-                () = readable(d.as_ref()) => {}
+                () = self.sockets.readable() => {}
                 () = timer => {}
             }
             self.turn();
@@ -277,18 +242,12 @@ impl Watcher {
         }
     }
 
-    /// First what is late, so that no peer loses us for it; then what has come, so
-    /// that it counts although it is read late; and only then who was not heard.
     fn turn(&mut self) {
         let now = Instant::now();
-        self.sessions.start_turn(now);
-        self.transmit(now);
-        self.receive(false);
-        if self.sessions.is_expiring(now) {
-            self.receive(true);
+        self.sessions.turn(&mut self.sockets, Instant::now);
+        if let Some(far) = self.sockets.dropped.take() {
+            self.came_from_afar(&far);
         }
-        self.sessions.handle_expiries(now);
-        self.transmit(Instant::now());
         while let Some((id, event)) = self.sessions.poll_event() {
             self.changed(id, event);
         }
@@ -300,59 +259,17 @@ impl Watcher {
         }
     }
 
-    fn transmit(&mut self, now: Instant) {
-        while let Some(transmit) = self.sessions.poll_transmit(now) {
-            if let Some(sender) = self.senders.get(&transmit.session) {
-                // One that does not get out is lost, as on the way.
-                let _ = sender.send(&transmit.payload);
-            }
-        }
-    }
-
-    fn receive(&mut self, fresh: bool) {
-        let mut buffer = [0; LONGEST];
-        let mut dropped = None;
-        for port in Port::ALL {
-            let Some(receiver) = &self.receivers[port.index()] else {
-                continue;
-            };
-            for _ in 0..BUDGET {
-                let came = match receiver.try_receive(&mut buffer, fresh) {
-                    Ok(came) => came,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(_) => continue,
-                };
-                let now = Instant::now();
-                let arrival = Arrival {
-                    multihop: port.multihop,
-                    source: came.source,
-                    destination: came.destination,
-                    interface: came.interface,
-                    ttl: came.ttl,
-                    at: now.checked_sub(came.age).unwrap_or(now),
-                };
-                let payload = &buffer[..came.length.min(LONGEST)];
-                let taken = self.sessions.handle_datagram(payload, &arrival);
-                if let Err(Dropped::Path(ttl)) = taken {
-                    dropped = Some((port, came.source, ttl));
-                }
-            }
-        }
-        if let Some((port, source, ttl)) = dropped {
-            self.came_from_afar(port, source, ttl);
-        }
-    }
-
     /// Packets of a peer were dropped: where its session is not up, that may be why.
-    fn came_from_afar(&mut self, port: Port, source: IpAddr, ttl: u8) {
+    fn came_from_afar(&mut self, far: &Far) {
         let mut known = self.known.iter();
-        let Some((way, known)) = known.find(|(way, _)| way.peer == source && way.port() == port)
+        let Some((way, known)) =
+            known.find(|(way, _)| way.peer == far.source && way.port() == far.port)
         else {
             return;
         };
         let state = self.sessions.get(known.id).map(herald_bfd::Session::state);
         if let Some(state) = state.filter(|state| *state != herald_bfd::State::Up)
-            && let Some(why) = way.too_far(ttl)
+            && let Some(why) = way.too_far(far.ttl)
             && self.too_far.insert(way.clone())
         {
             self.say(way, state, Some(why), false);
@@ -396,11 +313,9 @@ impl Watcher {
                 self.again = Some(now + RETRY);
             }
         }
-        for port in Port::ALL {
-            if self.known.keys().all(|way| way.port() != port) {
-                self.receivers[port.index()] = None;
-            }
-        }
+        let known = &self.known;
+        self.sockets
+            .listen_only(|port| known.keys().any(|way| way.port() == port));
         self.measure();
     }
 
@@ -424,24 +339,19 @@ impl Watcher {
     }
 
     fn begin(&mut self, way: &Way, watched: Watched, now: Instant) -> Result<(), String> {
-        let port = way.port();
-        let receiver = &mut self.receivers[port.index()];
-        if receiver.is_none() {
-            let opened = BfdReceiver::open(port.ipv6, port.multihop);
-            *receiver = Some(opened.map_err(|error| port_problem(port, &error))?);
-        }
+        self.sockets.listen(way.port())?;
         let sender = BfdSender::open(
             way.peer,
             way.local,
             way.interface,
             way.device.as_deref(),
-            port.multihop,
+            way.port().multihop,
         )
         .map_err(|error| format!("no packets can be sent to {}: {error}", way.peer))?;
         let added = self.sessions.add(way.path(), watched.config, now);
         let id = added.map_err(|error| error.to_string())?;
         self.sessions.set_admin_down(id, watched.admin_down, now);
-        self.senders.insert(id, sender);
+        self.sockets.senders.insert(id, sender);
         self.ways.insert(id, way.clone());
         self.known.insert(way.clone(), Known { id, watched });
         Ok(())
@@ -475,7 +385,9 @@ impl Watcher {
 
     fn measure(&mut self) {
         let sessions = &self.sessions;
-        self.senders.retain(|id, _| sessions.get(*id).is_some());
+        self.sockets
+            .senders
+            .retain(|id, _| sessions.get(*id).is_some());
         self.ways.retain(|id, _| sessions.get(*id).is_some());
         for known in self.known.values() {
             let session = self.sessions.get(known.id);
@@ -487,27 +399,7 @@ impl Watcher {
                 }
             }
         }
-        self.measure_at = (!self.senders.is_empty()).then(|| Instant::now() + MEASURE);
-    }
-}
-
-async fn readable(receiver: Option<&BfdReceiver>) {
-    match receiver {
-        Some(receiver) => drop(receiver.readable().await),
-        None => std::future::pending().await,
-    }
-}
-
-fn port_problem(port: Port, error: &io::Error) -> String {
-    let number = if port.multihop {
-        herald_net::BFD_MULTIHOP_PORT
-    } else {
-        herald_net::BFD_PORT
-    };
-    if error.kind() == io::ErrorKind::AddrInUse {
-        format!("UDP port {number} of this node is another program's, such as bfdd; stop that")
-    } else {
-        format!("UDP port {number} can't be opened: {error}")
+        self.measure_at = (!self.sockets.senders.is_empty()).then(|| Instant::now() + MEASURE);
     }
 }
 

@@ -76,13 +76,6 @@ async fn until(client: &mut Client, state: State) -> News {
     news.unwrap_or_else(|_| panic!("it never was {state}"))
 }
 
-#[test]
-fn each_port_has_its_place() {
-    for (index, port) in Port::ALL.into_iter().enumerate() {
-        assert_eq!(port.index(), index);
-    }
-}
-
 #[tokio::test]
 async fn two_ends_find_a_path_and_its_failure() {
     if !inside("bgp::bfd::tests::two_ends_find_a_path_and_its_failure") {
