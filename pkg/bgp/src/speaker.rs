@@ -14,7 +14,8 @@ use crate::path::{PathAttributes, PathError};
 use crate::rib::Rib;
 use crate::session::{ConnectionId, Input, Output, Session, Stop};
 
-/// Changes are gathered for so long before they are sent.
+/// A change after some quiet is sent at once; those that follow are gathered for so
+/// long before they are sent.
 pub const GATHER: Duration = Duration::from_millis(10);
 /// A peer that is drained and does not take its withdrawals is left after so
 /// long.
@@ -63,6 +64,8 @@ pub struct Speaker {
     random: fastrand::Rng,
     /// When gathered changes are sent.
     flush: Option<Instant>,
+    /// When changes were sent last.
+    flushed: Option<Instant>,
     outputs: VecDeque<(PeerId, Output)>,
 }
 
@@ -86,6 +89,7 @@ impl Speaker {
             next_group: 0,
             random: fastrand::Rng::with_seed(seed),
             flush: None,
+            flushed: None,
             outputs: VecDeque::new(),
         }
     }
@@ -202,7 +206,8 @@ impl Speaker {
 
     fn gather(&mut self, now: Instant) {
         if self.flush.is_none() && self.rib.has_news() {
-            self.flush = Some(now + GATHER);
+            let quiet = self.flushed.map(|last| last + GATHER);
+            self.flush = Some(quiet.map_or(now, |quiet| quiet.max(now)));
         }
     }
 
@@ -406,6 +411,7 @@ impl Speaker {
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.flush.is_some_and(|at| at <= now) {
             self.flush = None;
+            self.flushed = Some(now);
             self.rib.publish();
         }
         for peer in self.ids() {

@@ -51,7 +51,9 @@ pub(in crate::scenarios) async fn bgp_created(ctx: &mut Context) -> Result<()> {
         for i in 0..rounds {
             next += 1;
             let name = format!("{what}-{i}");
-            let times = one(ctx, &name, next.into(), own_slice, &mut monitors).await?;
+            let (answered, times) = one(ctx, &name, next.into(), own_slice, &mut monitors).await?;
+            let answers = taken.entry(format!("{what}/api-server/answered"));
+            answers.or_default().push(ms(answered));
             for (router, [first, all]) in routers.iter().zip(times) {
                 let software = router.software;
                 for (part, time) in [("first", first), ("all", all)] {
@@ -71,15 +73,15 @@ pub(in crate::scenarios) async fn bgp_created(ctx: &mut Context) -> Result<()> {
     fabric::clean(ctx, &[]).await
 }
 
-/// Makes a Service with this address. How long it took until each router had a path,
-/// and paths by all nodes.
+/// Makes a Service with this address. How long it took until the API server had answered,
+/// and until each router had a path, and paths by all nodes.
 async fn one(
     ctx: &Context,
     name: &str,
     address: Ipv4Addr,
     own_slice: bool,
     monitors: &mut [RouteMonitor],
-) -> Result<Vec<[Duration; 2]>> {
+) -> Result<(Duration, Vec<[Duration; 2]>)> {
     let mut service = ctx
         .expose(name)
         .only(Family::V4)
@@ -102,10 +104,15 @@ async fn one(
         };
         anyhow::Ok([first.at, all])
     });
-    let (begin, seen) = join(service.create(), join_all(watches)).await;
-    let begin = begin?;
+    let create = async {
+        let begin = service.create().await?;
+        anyhow::Ok((begin, begin.elapsed()))
+    };
+    let (created, seen) = join(create, join_all(watches)).await;
+    let (begin, answered) = created?;
     let since = |at: Instant| at.saturating_duration_since(begin);
-    seen.into_iter().map(|at| Ok(at?.map(since))).collect()
+    let seen: Result<Vec<_>> = seen.into_iter().map(|at| Ok(at?.map(since))).collect();
+    Ok((answered, seen?))
 }
 
 /// 5,000 Services in three routers' tables; one more and one less while one of the
