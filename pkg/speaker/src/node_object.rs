@@ -9,11 +9,17 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Error, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 use tokio::sync::watch;
 
 /// One request takes no longer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is written. Not made into a tree of values first: a status may tell of
+/// thousands of addresses.
+#[derive(Debug, Serialize)]
+struct Change<'a, S> {
+    status: &'a S,
+}
 
 /// The object of one kind that is this node's.
 pub(crate) struct NodeObject<K> {
@@ -49,8 +55,8 @@ where
     }
 
     /// Writes the status, and makes the object if there is none.
-    pub(crate) async fn write(&self, status: &impl Serialize) -> Result<(), Error> {
-        let status = json!({"status": status});
+    pub(crate) async fn write(&self, status: &(impl Debug + Serialize)) -> Result<(), Error> {
+        let status = Change { status };
         match self.patch(&status).await {
             Err(Error::Api(error)) if error.code == 404 => {}
             result => return result,
@@ -64,7 +70,7 @@ where
         self.patch(&status).await
     }
 
-    async fn patch(&self, status: &Value) -> Result<(), Error> {
+    async fn patch(&self, status: &Change<'_, impl Debug + Serialize>) -> Result<(), Error> {
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(status));
         let write = self.api.patch_status(&self.node, &parameters, &patch);
         match tokio::time::timeout(TIMEOUT, write).await {

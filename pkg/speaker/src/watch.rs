@@ -1,7 +1,8 @@
 //! Watches of the API, each a task that turns objects into [`Change`]s.
 
+mod shown;
+
 use std::fmt::Debug;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
@@ -10,8 +11,8 @@ use herald_api::names::{
     LABEL_SERVICE_NAME,
 };
 use herald_api::{
-    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, L2Interface,
-    L2Status, Retry, convert,
+    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, Retry,
+    convert,
 };
 use herald_core::ServiceKey;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -24,11 +25,11 @@ use tokio::sync::mpsc;
 
 use crate::bgp::PeerView;
 use crate::index::{
-    AdvertisementView, Change, InterfaceView, News, NodeView, ObjectKey, PoolView, ServiceView,
-    SliceView,
+    AdvertisementView, Change, News, NodeView, ObjectKey, PoolView, ServiceView, SliceView,
 };
 use crate::table::Step;
 use crate::{Config, chain};
+use shown::Shown;
 
 /// Changes under way to the index; a watch waits when it is full.
 const BACKLOG: usize = 256;
@@ -58,11 +59,11 @@ pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<News> {
         |pod| (pod.name_any(), speaks_on(pod)),
     );
     follow(
-        Api::<L2Status>::namespaced(client.clone(), own),
+        Api::<Shown>::namespaced(client.clone(), own),
         all(),
         changes.clone(),
         Change::Interfaces,
-        |status| (status.name_any(), interfaces(status)),
+        |status| (status.name_any(), status.interfaces()),
     );
     follow(
         Api::<Service>::all(client.clone()),
@@ -247,25 +248,6 @@ fn speaks_on(pod: &Pod) -> Option<String> {
     pod.spec.as_ref()?.node_name.clone()
 }
 
-fn interfaces(status: &L2Status) -> Option<Vec<InterfaceView>> {
-    let status = status.status.as_ref()?;
-    let view = |interface: &L2Interface| InterfaceView {
-        name: interface.name.clone(),
-        addresses: interface
-            .addresses
-            .iter()
-            .filter_map(|text| prefix(text))
-            .collect(),
-    };
-    Some(status.interfaces.iter().map(view).collect())
-}
-
-/// Reads an address with the length of its prefix.
-fn prefix(text: &str) -> Option<(IpAddr, u8)> {
-    let (address, length) = text.split_once('/')?;
-    Some((address.parse().ok()?, length.parse().ok()?))
-}
-
 fn advertisement_view(advertisement: &L2Advertisement) -> AdvertisementView {
     AdvertisementView {
         spec: advertisement.spec.clone(),
@@ -323,6 +305,8 @@ fn pool_view(pool: &IPAddressPool) -> PoolView {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -375,31 +359,6 @@ mod tests {
         assert_eq!(speaks_on(&pod("Pending")).as_deref(), Some("n1"));
         assert_eq!(speaks_on(&pod("Failed")), None);
         assert_eq!(speaks_on(&pod("Succeeded")), None);
-    }
-
-    #[test]
-    fn a_node_that_has_not_told_its_interfaces_is_none_without_interfaces() {
-        let status = |text: Value| interfaces(&serde_json::from_value(text).unwrap());
-        assert_eq!(
-            status(json!({"metadata": {"name": "n1"}, "spec": {}})),
-            None
-        );
-        let told = json!({
-            "metadata": {"name": "n1"},
-            "spec": {},
-            "status": {"interfaces": [
-                {"name": "lan0", "addresses": ["10.20.0.11/16", "fd20::b/64", "nonsense", "1/2/3"]},
-            ]},
-        });
-        let addresses = vec![
-            ("10.20.0.11".parse().unwrap(), 16),
-            ("fd20::b".parse().unwrap(), 64),
-        ];
-        let lan0 = InterfaceView {
-            name: "lan0".into(),
-            addresses,
-        };
-        assert_eq!(status(told), Some(vec![lan0]));
     }
 
     #[test]
