@@ -473,8 +473,8 @@ impl Election {
         self.events.pop_front()
     }
 
-    /// Between two of our heartbeats.
-    fn interval(&self) -> Duration {
+    /// Between two of our heartbeats: that of the soonest profile in use.
+    pub fn interval(&self) -> Duration {
         let intervals = self.profiles.iter().map(|profile| profile.interval());
         intervals.min().unwrap_or(self.config.profile.interval())
     }

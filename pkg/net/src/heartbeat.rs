@@ -9,13 +9,14 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::num::NonZeroU32;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type};
 use thiserror::Error;
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::datagram::receive;
 
@@ -84,14 +85,13 @@ pub struct Datagram {
 /// receive what this socket sends.
 #[derive(Debug)]
 pub struct HeartbeatSocket {
-    socket: tokio::net::UdpSocket,
+    socket: Socket,
     interface: u32,
     ipv6: bool,
 }
 
 impl HeartbeatSocket {
-    /// Opens the socket of an interface and joins the family's group on it. Must
-    /// be called within a tokio runtime.
+    /// Opens the socket of an interface and joins the family's group on it.
     pub fn open(interface: u32, ipv6: bool) -> Result<Self, HeartbeatError> {
         let failed = |step| {
             move |source: io::Error| HeartbeatError {
@@ -126,8 +126,6 @@ impl HeartbeatSocket {
         socket
             .bind(&SockAddr::from(SocketAddr::new(any, HEARTBEAT_PORT)))
             .map_err(failed("binding"))?;
-        let socket =
-            tokio::net::UdpSocket::from_std(socket.into()).map_err(failed("registering"))?;
         Ok(Self {
             socket,
             interface,
@@ -135,11 +133,24 @@ impl HeartbeatSocket {
         })
     }
 
-    /// Receives a datagram.
+    /// Receives a datagram. What comes while nobody waits here wakes nobody: who has
+    /// many peers may let some gather. Must be called within a tokio runtime.
+    #[expect(
+        unsafe_code,
+        reason = "the runtime can't see that the descriptor stays open"
+    )]
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<Datagram> {
-        self.socket
-            .async_io(Interest::READABLE, || self.try_receive(buffer))
-            .await
+        // SAFETY: the descriptor is borrowed of the socket, which stays open for as long as
+        // this borrow of it.
+        let waiting =
+            unsafe { AsyncFd::register_with_interest(self.socket.as_fd(), Interest::READABLE)? };
+        loop {
+            let mut ready = waiting.readable().await?;
+            match ready.try_io(|_| self.try_receive(buffer)) {
+                Ok(received) => return received,
+                Err(_would_block) => {}
+            }
+        }
     }
 
     /// Receives a datagram if one is there; `WouldBlock` if not.
@@ -170,10 +181,7 @@ impl HeartbeatSocket {
             IpAddr::V4(host) => SocketAddrV4::new(host, HEARTBEAT_PORT).into(),
             IpAddr::V6(host) => SocketAddrV6::new(host, HEARTBEAT_PORT, 0, self.interface).into(),
         };
-        // Not through the runtime, which first would have to see that there is room.
-        SockRef::from(&self.socket)
-            .send_to(datagram, &address.into())
-            .map(drop)
+        self.socket.send_to(datagram, &address.into()).map(drop)
     }
 }
 

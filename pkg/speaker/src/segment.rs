@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use herald_election::{Cause, Counters, Election, GroupId, Heartbeat, Liveness, NodeId, Profile};
 use herald_l2::Profile as Announcing;
-use herald_net::{Detour, Interface};
+use herald_net::{Datagram, Detour, Interface};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -122,6 +122,8 @@ pub(crate) struct Segment {
     look_at: Instant,
     peers: BTreeMap<NodeId, Liveness>,
     counted: Counters,
+    /// When heartbeats are read next.
+    read_at: Instant,
     /// Whether something is to be reported, and whether we were ready when we last
     /// did.
     unreported: bool,
@@ -184,6 +186,7 @@ impl Segment {
             yielding: BTreeSet::new(),
             peers: BTreeMap::new(),
             counted: Counters::default(),
+            read_at: Instant::now(),
             unreported: true,
             was_ready: false,
             stopping: None,
@@ -218,7 +221,8 @@ impl Segment {
                 () = timer => self.due_now(),
                 Some(heartbeat) = self.strays.recv() => self.stray(&heartbeat),
                 Some(event) = self.port_events.recv() => self.heard(event),
-                (ipv6, datagram) = self.beats.receive(&mut four, &mut six) => {
+                (ipv6, datagram) = received(self.read_at, &self.beats, &mut four, &mut six) => {
+                    self.read_at = Instant::now() + self.rest();
                     let buffer = if ipv6 { &mut six } else { &mut four };
                     match datagram {
                         Ok(datagram) => self.take_in(ipv6, datagram, buffer),
@@ -231,6 +235,13 @@ impl Segment {
             self.pump();
         }
         self.end();
+    }
+
+    /// For so long other heartbeats wait in the sockets, to be read together: among many
+    /// nodes it is waking up for each that costs. When they came the kernel notes.
+    fn rest(&self) -> Duration {
+        let interval = self.election.as_ref().map(Election::interval);
+        interval.unwrap_or_default() / 16
     }
 
     /// Whether all is handed over.
@@ -437,6 +448,17 @@ fn is_asked_for(
     now.iter().any(|(name, value)| {
         value.is_some() && before.get(name).is_some_and(|before| before != value)
     })
+}
+
+/// A datagram of either family, not before this time.
+async fn received(
+    from: Instant,
+    beats: &Beats,
+    four: &mut [u8],
+    six: &mut [u8],
+) -> (bool, std::io::Result<Datagram>) {
+    tokio::time::sleep_until(from.into()).await;
+    beats.receive(four, six).await
 }
 
 /// Returns when there are other keys. Those that are known are good for as long as
