@@ -20,8 +20,6 @@ struct Asking<'a> {
     claim: Claim,
     /// What it has and may keep, in the order of its status.
     kept: Vec<IpAddr>,
-    /// Whether it has had an address of a family of its own that it may not keep.
-    loses: bool,
     now: SystemTime,
     /// What a source must be asked before the answer counts: the first such thing that
     /// was in the way.
@@ -56,10 +54,8 @@ impl Allocator {
             stocked.settle(now);
         }
         let claim = Claim::of(service);
-        let kept = self.keepable(service, &claim);
         let asking = Asking {
-            loses: self.loses(service, &kept),
-            kept,
+            kept: self.keepable(service, &claim),
             service,
             claim,
             now,
@@ -136,12 +132,19 @@ impl Allocator {
         holding.wanted.iter().filter(fits).copied().collect()
     }
 
-    /// Whether a Service has had an address of one of its families that is not among
-    /// those that it keeps.
-    fn loses(&self, service: &ServiceRequest, kept: &[IpAddr]) -> bool {
-        let holding = self.holdings.get(&service.uid);
+    /// Whether a Service has had an address of one of its families that it may not keep.
+    fn loses(&self, asking: &Asking<'_>) -> bool {
+        let families = &asking.service.ip_families;
+        let holding = self.holdings.get(&asking.service.uid);
         let mut had = holding.into_iter().flat_map(|holding| &holding.wanted);
-        had.any(|ip| service.ip_families.contains(&IpFamily::of(ip)) && !kept.contains(ip))
+        had.any(|ip| families.contains(&IpFamily::of(ip)) && !asking.kept.contains(ip))
+    }
+
+    /// An address of each family from the first pool that has them all.
+    fn all_of_one_pool(&self, asking: &Asking<'_>) -> Option<Vec<IpAddr>> {
+        let candidates = self.candidates(asking).ok()?;
+        let mut all = candidates.iter();
+        all.find_map(|stocked| self.draw_all(asking, &[*stocked]).ok())
     }
 
     /// The addresses that a Service should have, in the order of its families.
@@ -168,8 +171,9 @@ impl Allocator {
                 return Ok(all);
             }
             // It never jumps to another pool for a second family that it has not had.
-            if asking.prefers() && !asking.loses {
-                return Ok(kept);
+            if asking.prefers() {
+                let both = self.loses(asking).then(|| self.all_of_one_pool(asking));
+                return Ok(both.flatten().unwrap_or(kept));
             }
         }
         let candidates = self.candidates(asking)?;
@@ -187,9 +191,6 @@ impl Allocator {
                     Err(why) => reasons.extend(why),
                 }
             }
-        }
-        if asking.prefers() && !kept.is_empty() {
-            return Ok(kept);
         }
         if asking.prefers() {
             for family in families {
@@ -525,7 +526,6 @@ impl Allocator {
         let fresh = Asking {
             service: asking.service,
             claim: asking.claim.clone(),
-            loses: false,
             kept: Vec::new(),
             now: asking.now,
             unasked: RefCell::default(),

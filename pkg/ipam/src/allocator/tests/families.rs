@@ -88,3 +88,16 @@ fn one_whose_pool_loses_a_family_goes_where_both_are() {
     let given = serve(&mut allocator, &usual()).unwrap();
     assert_eq!(given, ["198.51.100.0", "fd01::"]);
 }
+
+#[test]
+fn one_whose_pool_loses_a_family_keeps_the_other_where_no_pool_is_open_to_it() {
+    let mut allocator = Allocator::new(Outside::Move);
+    allocator.set_pools(vec![pool("lan", &[FOUR, SIX])]);
+    serve(&mut allocator, &usual()).unwrap();
+    let quiet = Pool {
+        auto_assign: false,
+        ..pool("lan", &[SIX])
+    };
+    allocator.set_pools(vec![quiet]);
+    assert_eq!(serve(&mut allocator, &usual()).unwrap(), ["fd00::"]);
+}
