@@ -8,14 +8,17 @@ mod server;
 mod store;
 mod tls;
 
+use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
+use axum::Router;
+use axum::serve::Listener;
 use clap::Parser;
 use herald_core::AddressRange;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::server::Server;
 use crate::store::Store;
@@ -48,19 +51,14 @@ struct Flags {
 #[tokio::main]
 async fn main() -> Result<()> {
     let flags = Flags::parse();
-    let mut end = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let end = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let store = Store::open(flags.ranges, flags.state)?;
     let app = Server::new(store, flags.token).router();
-    let stop = async move {
-        end.recv().await;
-    };
     if let Some(path) = flags.listen.strip_prefix("unix://") {
         // What a former process left behind.
         let _ = std::fs::remove_file(path);
         let listener = UnixListener::bind(path).with_context(|| format!("listen on {path}"))?;
-        return Ok(axum::serve(listener, app)
-            .with_graceful_shutdown(stop)
-            .await?);
+        return serve(listener, app, end).await;
     }
     let Ok(address) = flags.listen.parse::<SocketAddr>() else {
         bail!(
@@ -73,10 +71,20 @@ async fn main() -> Result<()> {
         .with_context(|| format!("listen on {address}"))?;
     if let (Some(certificate), Some(key)) = (flags.certificate, flags.key) {
         let listener = TlsListener::new(listener, &certificate, &key)?;
-        return Ok(axum::serve(listener, app)
-            .with_graceful_shutdown(stop)
-            .await?);
+        return serve(listener, app, end).await;
     }
+    serve(listener, app, end).await
+}
+
+/// Answers until it is told to end.
+async fn serve<L>(listener: L, app: Router, mut end: Signal) -> Result<()>
+where
+    L: Listener,
+    L::Addr: Debug,
+{
+    let stop = async move {
+        end.recv().await;
+    };
     Ok(axum::serve(listener, app)
         .with_graceful_shutdown(stop)
         .await?)
