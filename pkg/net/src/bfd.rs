@@ -26,6 +26,10 @@ const TRAFFIC_CLASS: u32 = 0xc0;
 const PRIORITY: u32 = 6;
 /// For a stall of a second with 500 peers at 10 ms.
 const RECEIVE_BUFFER: usize = 8 << 20;
+/// Packets that are received at a time.
+const BUDGET: usize = 1024;
+/// More than a packet has, with the longest authentication.
+const LONGEST: usize = 128;
 
 /// A packet and how it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,9 +90,22 @@ impl BfdReceiver {
         self.socket.readable().await
     }
 
-    /// Receives a packet if one is there; `WouldBlock` if not. `fresh`: past what
-    /// the runtime knows, for a last look before a timer runs out.
-    pub fn try_receive(&self, buffer: &mut [u8], fresh: bool) -> io::Result<BfdDatagram> {
+    /// Hands over the packets that are there, at most 1,024 of them, so that others can
+    /// be sent between. `fresh`: past what the runtime knows, for a last look before a
+    /// timer runs out.
+    pub fn receive_all(&self, fresh: bool, mut take: impl FnMut(&[u8], &BfdDatagram)) {
+        let mut buffer = [0; LONGEST];
+        for _ in 0..BUDGET {
+            match self.try_receive(&mut buffer, fresh) {
+                Ok(came) => take(&buffer[..came.length.min(LONGEST)], &came),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Receives a packet if one is there; `WouldBlock` if not.
+    fn try_receive(&self, buffer: &mut [u8], fresh: bool) -> io::Result<BfdDatagram> {
         if fresh {
             return self.receive(buffer);
         }

@@ -2,7 +2,6 @@
 //! sessions; here are only the sockets.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
@@ -18,8 +17,6 @@ pub const SUBCOMMAND: &str = "__bfd-peers";
 
 /// Between two lines of [`Standing`].
 const TELL: Duration = Duration::from_secs(1);
-/// More than a packet has.
-const LONGEST: usize = 128;
 
 /// What they are set up with.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -121,13 +118,7 @@ impl Wire for Sockets {
     }
 
     fn receive(&mut self, fresh: bool, take: Take<'_>) {
-        let mut buffer = [0; LONGEST];
-        loop {
-            let came = match self.receiver.try_receive(&mut buffer, fresh) {
-                Ok(came) => came,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => continue,
-            };
+        self.receiver.receive_all(fresh, |payload, came| {
             let now = Instant::now();
             let arrival = Arrival {
                 multihop: false,
@@ -137,9 +128,8 @@ impl Wire for Sockets {
                 ttl: came.ttl,
                 at: now.checked_sub(came.age).unwrap_or(now),
             };
-            let payload = &buffer[..came.length.min(LONGEST)];
             let _ = take(payload, &arrival);
-        }
+        });
     }
 }
 

@@ -8,11 +8,6 @@ use std::time::Instant;
 use herald_bfd::{Arrival, Dropped, SessionId, Take, Transmit, Wire};
 use herald_net::{BfdDatagram, BfdReceiver, BfdSender};
 
-/// Packets that are read at a time before others are sent.
-const BUDGET: usize = 1024;
-/// More than a packet has, with the longest authentication.
-const LONGEST: usize = 128;
-
 /// A port that all sessions of a kind share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Port {
@@ -94,23 +89,16 @@ impl Wire for Sockets {
     }
 
     fn receive(&mut self, fresh: bool, take: Take<'_>) {
-        let mut buffer = [0; LONGEST];
         for port in Port::ALL {
             let Some(receiver) = &self.receivers[port.index()] else {
                 continue;
             };
-            for _ in 0..BUDGET {
-                let came = match receiver.try_receive(&mut buffer, fresh) {
-                    Ok(came) => came,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(_) => continue,
-                };
-                let payload = &buffer[..came.length.min(LONGEST)];
-                if let Err(Dropped::Path(ttl)) = take(payload, &arrival(port, &came)) {
+            receiver.receive_all(fresh, |payload, came| {
+                if let Err(Dropped::Path(ttl)) = take(payload, &arrival(port, came)) {
                     let source = came.source;
                     self.dropped = Some(Far { port, source, ttl });
                 }
-            }
+            });
         }
     }
 }
