@@ -3,14 +3,14 @@
 
 use std::net::IpAddr;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use herald_api::names::{
     ANNOTATION_LOAD_BALANCER_IPS, CONDITION_DRAINED, CONDITION_SERVICES_WAITING,
 };
 use serde_json::json;
 
 use super::pools::holds;
-use crate::scenario::{Context, Family};
+use crate::scenario::{Context, Family, wait};
 
 /// The pool is widened, a part of it drained away, a Service led to another address.
 pub(super) async fn by_the_book(ctx: &mut Context) -> Result<()> {
@@ -88,10 +88,25 @@ async fn part_of_a_pool(ctx: &Context, family: Family) -> Result<()> {
     ctx.change_pool("part", drain).await?;
     let told = ctx.pool_says("part", CONDITION_DRAINED, "True").await?;
     ctx.step(format!("a part of the pool is drained: {told}"));
-    // What the other Service left rests still.
-    for (name, place) in [("a", 9), ("web", 10), ("b", 2), ("c", 3), ("late", 11)] {
+    // Which of the two goes first is nobody's promise. What one leaves rests still.
+    let mut asked = vec![ctx.nth(family, 9), ctx.nth(family, 10)];
+    wait::until(
+        &format!("a and web to have one each of {asked:?}"),
+        || async {
+            let mut have = ctx.addresses_now("a").await?;
+            have.extend(ctx.addresses_now("web").await?);
+            have.sort();
+            ensure!(have == asked, "they have {have:?}");
+            Ok(())
+        },
+    )
+    .await?;
+    for (name, place) in [("b", 2), ("c", 3), ("late", 11)] {
         holds(ctx, name, &[ctx.nth(family, place)]).await?;
-        ctx.client().curl(ctx.nth(family, place)).await?;
+        asked.push(ctx.nth(family, place));
+    }
+    for address in asked {
+        ctx.client().curl(address).await?;
     }
     ctx.delete_pool("part").await?;
     ctx.pool_is_gone("part").await
