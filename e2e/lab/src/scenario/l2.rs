@@ -1,6 +1,5 @@
 //! What the speakers say of their segments.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,9 +10,8 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::context::HERALD;
 use super::herald::SPEAKER;
-use super::{Context, wait};
+use super::{Context, traffic, wait};
 
 impl Context {
     /// Waits until a node's status object says that it owns an address because
@@ -144,79 +142,24 @@ impl Context {
             .context("change the keys of heartbeats")?;
         Ok(())
     }
+
+    /// Waits until the speakers watch all again that they have ever watched, since
+    /// then ([`Context::audit_mark`]). A watch that failed is tried again after a while.
+    pub async fn speakers_follow_since(&self, mark: u64) -> Result<()> {
+        let log = self.lab().audit_log();
+        let all = traffic::watches(&log, SPEAKER, 0)?;
+        wait::until("the speakers to follow the API again", || async {
+            let again = traffic::watches(&log, SPEAKER, mark)?;
+            let away: Vec<_> = all.difference(&again).collect();
+            ensure!(away.is_empty(), "not watched: {away:?}");
+            Ok(())
+        })
+        .await
+    }
 }
 
 /// What a speaker says of LAN 0.
 fn lan(status: &L2Status) -> Option<&L2Segment> {
     let segments = &status.status.as_ref()?.segments;
     segments.iter().find(|segment| segment.interface == "lan0")
-}
-
-/// The message of a watch that has failed, and of one that goes on, in the
-/// speaker's log, each with its kind.
-const AWAY: &str = "can't follow the API just now; what is announced stays";
-const BACK: &str = "following the API again";
-/// What a speaker says that has started and follows all: what its log says
-/// before was of another life, which ended with its node.
-const STARTED: &str = "in step with the API";
-
-impl Context {
-    /// Waits until every watch of every speaker goes on after an outage of the
-    /// API. A watch is tried again after up to 10 s, and only the logs say when
-    /// it goes on.
-    pub async fn speakers_follow_the_api(&self) -> Result<()> {
-        for pod in self.herald_pods(SPEAKER).await? {
-            let name = pod.metadata.name.unwrap_or_default();
-            let log = self
-                .lab()
-                .logs()
-                .join("pods")
-                .join(format!("{HERALD}_{name}_speaker.log"));
-            wait::until(&format!("{name} to follow the API again"), || async {
-                let away = watches_away(&std::fs::read_to_string(&log)?);
-                ensure!(away.is_empty(), "it does not follow {away:?}");
-                Ok(())
-            })
-            .await?;
-        }
-        Ok(())
-    }
-}
-
-/// Kinds that the speaker with this log does not follow at its end.
-fn watches_away(log: &str) -> BTreeSet<String> {
-    let mut away = BTreeSet::new();
-    for line in log.lines() {
-        let Ok(line) = serde_json::from_str::<Value>(line) else {
-            continue;
-        };
-        let kind = line["kind"].as_str().unwrap_or_default();
-        match line["message"].as_str() {
-            Some(AWAY) => drop(away.insert(kind.to_owned())),
-            Some(BACK) => drop(away.remove(kind)),
-            Some(STARTED) => away.clear(),
-            _ => {}
-        }
-    }
-    away
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_watch_is_away_until_it_goes_on() {
-        let line = |message, kind| json!({"message": message, "kind": kind}).to_string();
-        let log = [
-            line(AWAY, "Node"),
-            line(AWAY, "Pod"),
-            "no JSON".to_owned(),
-            line(BACK, "Node"),
-        ]
-        .join("\n");
-        assert_eq!(watches_away(&log), BTreeSet::from(["Pod".to_owned()]));
-        let started = json!({"message": STARTED, "node": "n1"}).to_string();
-        assert_eq!(watches_away(&format!("{log}\n{started}")), BTreeSet::new());
-    }
 }

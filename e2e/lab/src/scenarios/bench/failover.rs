@@ -143,6 +143,7 @@ async fn round(ctx: &mut Context, outside: &mut Outside, shape: Shape) -> Result
     probing.wait_answered(FLOWING).await?;
     taken_over(ctx, shape.fault, address, &owner).await?;
     let report = probing.stop().await?;
+    let mark = ctx.audit_mark()?;
     if shape.api_away {
         ctx.lab().start_api_server().await?;
         ctx.forgive_denials()?;
@@ -150,7 +151,9 @@ async fn round(ctx: &mut Context, outside: &mut Outside, shape: Shape) -> Result
     shape.fault.heal(ctx, &owner, &speaker).await?;
     ctx.lab().nodes_ready(PATIENCE).await?;
     ctx.speakers_are_well().await?;
-    ctx.speakers_follow_the_api().await?;
+    if shape.api_away {
+        ctx.speakers_follow_since(mark).await?;
+    }
     ctx.delete_service(&service).await?;
     Ok(report)
 }

@@ -82,13 +82,16 @@ impl Outside {
         let address = ctx.address(&name, Family::V4).await?;
         ctx.client().reaches(&Target::udp(address, 9000)).await?;
         // By every node: a kube-proxy that follows the API late, as after an outage,
-        // would be taken for a slow take-over.
+        // would be taken for a slow take-over. In nftables mode one serves NodePorts at
+        // its node's own address only, which is on the management network.
         let ports = ctx.service(&name).await?.spec.and_then(|spec| spec.ports);
         let port = ports.iter().flatten().find_map(|port| port.node_port);
         let port = u16::try_from(port.context("the Service has a NodePort")?)?;
         for i in 1..=ctx.node_count() {
-            let (node, _) = Host::Node(i).lan(0).context("nodes are on LAN 0")?;
-            ctx.client()
+            let (node, _) = Host::Node(i)
+                .management()
+                .context("nodes are on management")?;
+            ctx.client_named("cloud")
                 .reaches(&Target::udp(node.into(), port))
                 .await?;
         }
