@@ -4,6 +4,7 @@ mod shown;
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use herald_api::names::{
@@ -22,6 +23,7 @@ use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::bgp::PeerView;
 use crate::index::{
@@ -37,6 +39,11 @@ const BACKLOG: usize = 256;
 /// A watch is begun anew after this many seconds (it goes on where it was), so
 /// that one whose connection died without a word is not waited on for long.
 const LIFETIME: u32 = 60;
+
+/// A watch that failed goes on, if it has not failed again after so long: it is tried
+/// again within 4 s ([`Retry`]), and a try that finds no server has failed after 30 s.
+/// That it goes on where it was is no event.
+const FOLLOWS: Duration = Duration::from_secs(40);
 
 /// Starts following the API. The changes end when the receiver is dropped.
 pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<News> {
@@ -164,16 +171,25 @@ fn follow<K, Key, Value>(
         // One line when the API goes away and one when it is back, not one for
         // each try in between.
         let mut away = false;
-        while let Some(event) = events.next().await {
+        loop {
+            let next = if away {
+                timeout(FOLLOWS, events.next()).await.ok()
+            } else {
+                Some(events.next().await)
+            };
             if away
                 && matches!(
-                    event,
-                    Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_))
+                    next,
+                    None | Some(Some(Ok(Event::InitDone
+                        | Event::Apply(_)
+                        | Event::Delete(_))))
                 )
             {
                 tracing::info!(kind = %K::kind(&()), "following the API again");
                 away = false;
             }
+            let Some(event) = next else { continue };
+            let Some(event) = event else { return };
             let number = match &event {
                 Ok(Event::InitApply(object) | Event::Apply(object) | Event::Delete(object)) => {
                     number_of(object)
