@@ -349,12 +349,16 @@ impl Election {
 
     /// Takes in a heartbeat that was opened with a key of the segment.
     pub fn handle_heartbeat(&mut self, heartbeat: &Heartbeat, now: Instant) -> Reception {
-        self.handle_heartbeat_late(heartbeat, now, now)
+        let reception = self.take_heartbeat(heartbeat, now, now);
+        self.settle(now);
+        reception
     }
 
-    /// [`handle_heartbeat`](Self::handle_heartbeat) of one that came at `heard`
-    /// and waited to be read until `now`.
-    pub fn handle_heartbeat_late(
+    /// Takes in one of several heartbeats that came at `heard` and waited to be read
+    /// until `now`. What follows from them is drawn by
+    /// [`handle_timeout`](Self::handle_timeout), which is called after the last of them:
+    /// once for all, as each of many peers speaks of all others.
+    pub fn take_heartbeat(
         &mut self,
         heartbeat: &Heartbeat,
         heard: Instant,
@@ -372,7 +376,7 @@ impl Election {
             return Reception::Ignored;
         }
         let node = heartbeat.sender;
-        let reception = match self
+        match self
             .peers
             .receive(heartbeat, self.ledger.version(), heard, now)
         {
@@ -400,9 +404,7 @@ impl Election {
                 self.watch_votes(node);
                 Reception::Counted
             }
-        };
-        self.settle(now);
-        reception
+        }
     }
 
     /// A node answered for its own address on the segment.

@@ -4,7 +4,7 @@
 //! others hear is in their heartbeats, so each detection rests on the opinion
 //! of all. Time in which we ourselves did not run does not count.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::claim::Copy;
@@ -272,7 +272,7 @@ pub(crate) struct Peers {
     session: u64,
     known: BTreeMap<NodeId, Peer>,
     pending: BTreeMap<NodeId, Pending>,
-    sessions: HashMap<u64, NodeId>,
+    sessions: BTreeMap<u64, NodeId>,
     /// When our last datagrams were sent.
     sent: VecDeque<(u64, Instant)>,
 }
@@ -283,7 +283,7 @@ impl Peers {
             session,
             known: BTreeMap::new(),
             pending: BTreeMap::new(),
-            sessions: HashMap::new(),
+            sessions: BTreeMap::new(),
             sent: VecDeque::new(),
         }
     }

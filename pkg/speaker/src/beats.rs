@@ -116,6 +116,13 @@ impl Beats {
         four: &mut [u8],
         six: &mut [u8],
     ) -> (bool, io::Result<Datagram>) {
+        // One that has waited costs no registration.
+        if let Some(datagram) = self.try_receive(false, four) {
+            return (false, Ok(datagram));
+        }
+        if let Some(datagram) = self.try_receive(true, six) {
+            return (true, Ok(datagram));
+        }
         tokio::select! {
             datagram = receive(self.v4.as_ref(), four) => (false, datagram),
             datagram = receive(self.v6.as_ref(), six) => (true, datagram),

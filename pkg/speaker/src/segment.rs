@@ -218,11 +218,10 @@ impl Segment {
                 }
                 () = changed(&mut self.common.keys) => self.begin_or_end(),
                 // Before what waits in the sockets: a late timer is a stall of ours.
-                () = timer => self.due_now(),
+                () = timer => self.due_now(&mut four),
                 Some(heartbeat) = self.strays.recv() => self.stray(&heartbeat),
                 Some(event) = self.port_events.recv() => self.heard(event),
                 (ipv6, datagram) = received(self.read_at, &self.beats, &mut four, &mut six) => {
-                    self.read_at = Instant::now() + self.rest();
                     let buffer = if ipv6 { &mut six } else { &mut four };
                     match datagram {
                         Ok(datagram) => self.take_in(ipv6, datagram, buffer),
@@ -235,13 +234,6 @@ impl Segment {
             self.pump();
         }
         self.end();
-    }
-
-    /// For so long other heartbeats wait in the sockets, to be read together: among many
-    /// nodes it is waking up for each that costs. When they came the kernel notes.
-    fn rest(&self) -> Duration {
-        let interval = self.election.as_ref().map(Election::interval);
-        interval.unwrap_or_default() / 16
     }
 
     /// Whether all is handed over.
@@ -277,7 +269,9 @@ impl Segment {
             .min()
     }
 
-    fn due_now(&mut self) {
+    fn due_now(&mut self, buffer: &mut [u8]) {
+        // Nobody is missed whose word is here.
+        self.take_waiting(buffer);
         let now = Instant::now();
         if self.open_again.is_some_and(|at| at <= now) {
             self.open_sockets();

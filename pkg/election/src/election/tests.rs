@@ -534,7 +534,8 @@ fn a_heartbeat_that_waited_to_be_read_counts_from_when_it_came() {
     assert!(!segment.speakers[0].as_ref().unwrap().knows(id(1), 7));
     segment.call(0, |speaker, now| {
         let came = now.checked_sub(MS * 150).unwrap();
-        speaker.handle_heartbeat_late(&heartbeat, came, now);
+        speaker.take_heartbeat(&heartbeat, came, now);
+        speaker.handle_timeout(now);
     });
     segment.run(MS * 140);
     let speaker = segment.speakers[0].as_ref().unwrap();

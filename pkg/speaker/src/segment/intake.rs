@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use herald_election::{Heartbeat, KeyRing, Reception};
+use herald_election::{Election, Heartbeat, KeyRing, Reception};
 use herald_net::Datagram;
 
 use super::Segment;
@@ -13,8 +13,15 @@ use crate::beats::Beat;
 const BATCH: usize = 32;
 
 impl Segment {
-    /// Takes in a datagram, and those that wait behind it.
+    /// Takes in a datagram, and those that wait behind it. For a while others wait in
+    /// the sockets then, if many come: it is waking up for each that costs. When they
+    /// came the kernel notes.
     pub(super) fn take_in(&mut self, ipv6: bool, first: Datagram, buffer: &mut [u8]) {
+        let now = Instant::now();
+        let interval = self.election.as_ref().map(Election::interval);
+        let rest = interval.unwrap_or_default() / 8;
+        let many = now < self.read_at + rest;
+        self.read_at = now;
         let Some(keys) = self.common.keys.borrow().clone() else {
             return;
         };
@@ -23,7 +30,26 @@ impl Segment {
             self.take_one(&datagram, &buffer[..datagram.length], &keys);
             match self.beats.try_receive(ipv6, buffer) {
                 Some(next) => datagram = next,
+                None if many => {
+                    self.read_at = now + rest;
+                    break;
+                }
                 None => break,
+            }
+        }
+        if let Some(election) = &mut self.election {
+            election.handle_timeout(Instant::now());
+        }
+    }
+
+    /// Takes in what waits in the sockets while nobody listens there.
+    pub(super) fn take_waiting(&mut self, buffer: &mut [u8]) {
+        if Instant::now() >= self.read_at {
+            return;
+        }
+        for ipv6 in [false, true] {
+            if let Some(datagram) = self.beats.try_receive(ipv6, buffer) {
+                self.take_in(ipv6, datagram, buffer);
             }
         }
     }
@@ -64,7 +90,7 @@ impl Segment {
         let Some(election) = &mut self.election else {
             return;
         };
-        match election.handle_heartbeat_late(&heartbeat, at, now) {
+        match election.take_heartbeat(&heartbeat, at, now) {
             Reception::Counted => {
                 if self.beats.heard(&heartbeat, source, now) {
                     let own = self.plan.borrow().own.clone();
