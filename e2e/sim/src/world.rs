@@ -66,6 +66,8 @@ impl Clone for Datagram {
 enum Job {
     Fault(Fault),
     Deliver(usize, Datagram),
+    /// A node that let datagrams gather reads them, if it is still the same start.
+    Read(usize, u64),
     /// What another node said by another network when its link went down.
     LastWord(usize, Rc<Heartbeat>),
     /// A timer of a node, if it is still the last one that was set.
@@ -105,7 +107,10 @@ struct Node {
     machine: bool,
     link: bool,
     stalled: bool,
-    socket: Vec<Datagram>,
+    /// What came and was not read yet, and when.
+    socket: Vec<(Instant, Datagram)>,
+    /// When it reads next.
+    reads: Micros,
     /// Local time at the begin of the run, and its rate in millionths.
     origin: Instant,
     rate: u64,
@@ -171,6 +176,7 @@ impl World {
                 link: true,
                 stalled: false,
                 socket: Vec::new(),
+                reads: 0,
                 origin: base + Duration::from_secs(rng.u64(0..50_000)),
                 rate: rng.u64(995_000..=1_005_000),
                 timer: 0,
@@ -272,11 +278,17 @@ impl World {
         match job {
             Job::Fault(fault) => self.fault(&fault),
             Job::Deliver(n, datagram) => self.deliver(n, datagram),
+            Job::Read(n, start) => {
+                if self.nodes[n].start == start && !self.nodes[n].stalled {
+                    return self.read(n);
+                }
+                Ok(())
+            }
             Job::LastWord(n, word) => self.hear_last_word(n, &word),
             Job::Wake(n, timer) => {
                 if self.nodes[n].timer == timer && !self.nodes[n].stalled {
                     self.nodes[n].wakes = None;
-                    return self.with(n, Election::handle_timeout);
+                    return self.read(n);
                 }
                 Ok(())
             }

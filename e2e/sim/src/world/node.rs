@@ -1,6 +1,7 @@
 //! What a speaker does, and what becomes of it.
 
 use crate::invariants;
+use crate::schedule::micros;
 
 use super::{
     Api, Arc, BELIEVED, Candidate, Cause, Config, Datagram, Election, Event, Group, Heartbeat,
@@ -20,6 +21,7 @@ impl World {
         node.view = None;
         node.wakes = None;
         node.socket.clear();
+        node.reads = 0;
         let config = Config {
             node: node.id,
             session,
@@ -251,24 +253,51 @@ impl World {
 
     pub(super) fn deliver(&mut self, n: usize, datagram: Datagram) -> Result<(), String> {
         let node = &mut self.nodes[n];
-        if !node.link {
+        if !node.link || node.socket.len() >= SOCKET {
             return Ok(());
         }
+        let first = node.socket.is_empty();
+        node.socket.push((node.local(self.now), datagram));
         if node.stalled {
-            if node.socket.len() < SOCKET {
-                node.socket.push(datagram);
-            }
             return Ok(());
         }
-        let heartbeat = match datagram {
-            Datagram::Plain(heartbeat) => heartbeat,
-            Datagram::Sealed(bytes) => {
-                let message = self.keys.open(&bytes).map_err(|error| error.to_string())?;
-                Rc::new(Heartbeat::parse(message).map_err(|error| error.to_string())?)
-            }
-        };
+        let (reads, start) = (node.reads, node.start);
+        if self.now >= reads {
+            return self.read(n);
+        }
+        if first {
+            self.job(reads, Job::Read(n, start));
+        }
+        Ok(())
+    }
+
+    /// Reads what has come, and does what is due, as the speakers do: where many come,
+    /// they let them gather.
+    pub(super) fn read(&mut self, n: usize) -> Result<(), String> {
+        let node = &mut self.nodes[n];
+        let waiting = std::mem::take(&mut node.socket);
+        if !waiting.is_empty() {
+            let interval = node.election.as_ref().map(Election::interval);
+            let rest = micros(interval.unwrap_or_default()) / 8;
+            let many = self.now < node.reads + rest;
+            node.reads = self.now + if many { rest } else { 0 };
+        }
+        let mut heartbeats = Vec::new();
+        for (came, datagram) in waiting {
+            let heartbeat = match datagram {
+                Datagram::Plain(heartbeat) => heartbeat,
+                Datagram::Sealed(bytes) => {
+                    let message = self.keys.open(&bytes).map_err(|error| error.to_string())?;
+                    Rc::new(Heartbeat::parse(message).map_err(|error| error.to_string())?)
+                }
+            };
+            heartbeats.push((came, heartbeat));
+        }
         self.with(n, |election, now| {
-            election.handle_heartbeat(&heartbeat, now);
+            for (came, heartbeat) in heartbeats {
+                election.take_heartbeat(&heartbeat, came, now);
+            }
+            election.handle_timeout(now);
         })
     }
 
@@ -281,14 +310,10 @@ impl World {
         // What it owned before, it owns on until it finds out: nothing can
         // happen in between, as finding out is the first that it does.
         self.nodes[n].stalled = false;
-        let waiting = std::mem::take(&mut self.nodes[n].socket);
         if self.rng.bool() {
             self.with(n, Election::handle_timeout)?;
         }
-        for datagram in waiting {
-            self.deliver(n, datagram)?;
-        }
-        self.with(n, Election::handle_timeout)?;
+        self.read(n)?;
         self.trouble_for(1 << n);
         Ok(())
     }
