@@ -30,6 +30,7 @@ pub fn all() -> Vec<Kept> {
         .chain(nodes(4).flat_map(stalls))
         .chain(nodes(2).map(voters))
         .chain(nodes(4).map(mute))
+        .chain(nodes(3).map(slow_start))
         .collect()
 }
 
@@ -114,4 +115,18 @@ fn mute(n: usize) -> Kept {
     ];
     let rule = "an owner that two ask in vain loses what it has";
     new(rule, 4, Policy::Available, faults)
+}
+
+/// A speaker that starts hears nobody, and then does not run for longer than it would
+/// listen.
+fn slow_start(n: usize) -> Kept {
+    let faults = vec![
+        (BEGIN, Fault::Deafen(n)),
+        (BEGIN + 100 * MILLI, Fault::Kill(n)),
+        (BEGIN + 120 * MILLI, Fault::Start(n)),
+        (BEGIN + 400 * MILLI, Fault::Stall(n, 4 * SECOND)),
+        (BEGIN + SECOND, Fault::Heal),
+    ];
+    let rule = "only time in which a speaker runs is time in which it listens";
+    new(rule, 3, Policy::Available, faults)
 }

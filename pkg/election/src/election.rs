@@ -501,6 +501,10 @@ impl Election {
         }
         self.expected = Some(now);
         self.peers.shift(late, now);
+        // Who does not run does not listen.
+        if self.ready.is_none() {
+            self.joined = self.joined.map(|at| (at + late).min(now));
+        }
         self.events.push_back(Event::Stalled { late });
         let silent = now.saturating_duration_since(self.last_beat);
         let waiting: BTreeSet<NodeId> = self

@@ -216,6 +216,21 @@ fn whoever_comes_back_does_not_get_it_back_unless_asked_for() {
 }
 
 #[test]
+fn whoever_does_not_run_after_its_start_has_not_listened() {
+    let mut segment = Segment::ready(3, 30, |_| {});
+    segment.speakers[1] = None;
+    segment.run(Duration::from_secs(1));
+    segment.start(1, 2);
+    segment.tell(&view(1, 3, &[], 30, |_| {}));
+    segment.stopped.insert(1);
+    segment.run(Duration::from_secs(3));
+    segment.stopped.remove(&1);
+    segment.run(Duration::from_secs(4));
+    let speaker = segment.speakers[1].as_ref().unwrap();
+    assert_eq!((speaker.counters().taken, speaker.is_ready()), (0, true));
+}
+
+#[test]
 fn with_on_join_it_gets_them_back_by_itself() {
     let change: fn(&mut Group) = |group| group.rebalance = Rebalance::OnJoin;
     let mut segment = Segment::ready(3, 30, change);
