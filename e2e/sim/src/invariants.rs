@@ -12,7 +12,8 @@
 //!    other and nobody else. A part without trouble for [`bound`] has an owner of
 //!    every group for which one of its ready members is a candidate; under
 //!    `strict` only the part with most voters has. When all was well for some
-//!    seconds before one thing went wrong, the bound is the profile's.
+//!    seconds before one thing went wrong, the bound is the profile's; without most
+//!    voters nothing is well, as one that starts has no vote before its hold-down ends.
 //! 3. **No move without a cause.** Without trouble for [`SETTLED`] nobody takes
 //!    anything. Whoever takes what another lost, or was told to give up, has
 //!    reason to: that one or itself was in trouble lately (under `strict` anybody,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use herald_election::{
-    Candidate, Cause, Config, Election, Event, Group, GroupId, Heartbeat, KeyRing, NodeId,
+    Candidate, Cause, Config, Election, Event, Group, GroupId, Heartbeat, KeyRing, NodeId, Policy,
     Rebalance, Unanswered, View, spread,
 };
 
@@ -473,7 +473,11 @@ impl World {
                         .filter(|other| members(n) & (1 << other) != 0)
                         .all(|other| members(other) == members(n))
                 });
-        let well = self.now > self.last_trouble + WELL && self.parts.len() == 1;
+        let able =
+            |part: &Part| self.schedule.policy == Policy::Available || self.is_most(part.members);
+        let well = self.now > self.last_trouble + WELL
+            && self.parts.len() == 1
+            && self.parts.iter().all(able);
         let before = std::mem::take(&mut self.parts);
         if !clear {
             return;
