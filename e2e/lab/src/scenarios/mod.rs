@@ -270,7 +270,7 @@ pub static ALL: &[Scenario] = &[
     Scenario {
         name: "node-crash",
         title: "the announcing node crashes: another one takes over and traffic is back",
-        proxy_modes: &[Nftables, Iptables],
+        proxy_modes: &[Nftables, Iptables, Ipvs],
         isolation: Own,
         measures: true,
         run: run!(failover::node_crash),
