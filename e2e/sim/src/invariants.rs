@@ -89,11 +89,8 @@ impl Invariants {
 
     fn mute_owner(&self, world: &World) -> Result<(), String> {
         for part in world.parts() {
-            let strict = world.schedule.policy == Policy::Strict;
             let bound = bound(&world.schedule, false, false);
-            if world.now <= part.since + BELIEVED + SECOND + bound
-                || strict && !world.is_most(part.members)
-            {
+            if world.now <= part.since + BELIEVED + SECOND + bound || !world.may_own(part.members) {
                 continue;
             }
             let mute = (0..64).filter(|n| part.members & (1 << n) != 0);
@@ -196,8 +193,7 @@ fn some_owner(world: &World) -> Result<(), String> {
     for part in world.parts() {
         let alone = part.members.is_power_of_two();
         let bound = bound(&world.schedule, part.well, alone);
-        let strict = world.schedule.policy == Policy::Strict;
-        if world.now <= part.since + bound || strict && !world.is_most(part.members) {
+        if world.now <= part.since + bound || !world.may_own(part.members) {
             continue;
         }
         for group in world.groups() {

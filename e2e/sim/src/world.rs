@@ -400,8 +400,13 @@ impl World {
         })
     }
 
+    /// Whether these nodes are enough to own anything: under `strict` most voters.
+    pub fn may_own(&self, members: u64) -> bool {
+        self.schedule.policy == Policy::Available || self.is_most(members)
+    }
+
     /// Whether these nodes are most of the voters.
-    pub fn is_most(&self, members: u64) -> bool {
+    fn is_most(&self, members: u64) -> bool {
         let (count, all) = (members.count_ones() as usize * 2, self.nodes.len());
         let lowest = self.ids.values().next().copied().unwrap_or(0);
         count > all || count == all && members & (1 << lowest) != 0
@@ -473,11 +478,8 @@ impl World {
                         .filter(|other| members(n) & (1 << other) != 0)
                         .all(|other| members(other) == members(n))
                 });
-        let able =
-            |part: &Part| self.schedule.policy == Policy::Available || self.is_most(part.members);
-        let well = self.now > self.last_trouble + WELL
-            && self.parts.len() == 1
-            && self.parts.iter().all(able);
+        let able = matches!(self.parts[..], [part] if self.may_own(part.members));
+        let well = self.now > self.last_trouble + WELL && able;
         let before = std::mem::take(&mut self.parts);
         if !clear {
             return;

@@ -476,7 +476,7 @@ impl Election {
     }
 
     /// Between two of our heartbeats: that of the soonest profile in use.
-    pub fn interval(&self) -> Duration {
+    fn interval(&self) -> Duration {
         let intervals = self.profiles.iter().map(|profile| profile.interval());
         intervals.min().unwrap_or(self.config.profile.interval())
     }
@@ -710,8 +710,9 @@ impl Election {
         .min()
     }
 
-    /// The least time between two heartbeats.
-    fn gap(&self) -> Duration {
+    /// The least time between two of our heartbeats. For so long those of others may
+    /// wait to be read together, where many come.
+    pub fn gap(&self) -> Duration {
         self.interval() / 8
     }
 

@@ -172,24 +172,19 @@ fn follow<K, Key, Value>(
         // each try in between.
         let mut away = false;
         loop {
-            let next = if away {
-                timeout(FOLLOWS, events.next()).await.ok()
-            } else {
-                Some(events.next().await)
+            let event = match timeout(FOLLOWS, events.next()).await {
+                Ok(Some(event)) => Some(event),
+                Ok(None) => return,
+                Err(_quiet) => None,
             };
-            if away
-                && matches!(
-                    next,
-                    None | Some(Some(Ok(Event::InitDone
-                        | Event::Apply(_)
-                        | Event::Delete(_))))
-                )
-            {
+            let follows = matches!(
+                event,
+                None | Some(Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)))
+            );
+            if follows && std::mem::take(&mut away) {
                 tracing::info!(kind = %K::kind(&()), "following the API again");
-                away = false;
             }
-            let Some(event) = next else { continue };
-            let Some(event) = event else { return };
+            let Some(event) = event else { continue };
             let number = match &event {
                 Ok(Event::InitApply(object) | Event::Apply(object) | Event::Delete(object)) => {
                     number_of(object)

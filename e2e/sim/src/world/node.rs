@@ -277,8 +277,8 @@ impl World {
         let node = &mut self.nodes[n];
         let waiting = std::mem::take(&mut node.socket);
         if !waiting.is_empty() {
-            let interval = node.election.as_ref().map(Election::interval);
-            let rest = micros(interval.unwrap_or_default()) / 8;
+            let gap = node.election.as_ref().map(Election::gap);
+            let rest = micros(gap.unwrap_or_default());
             let many = self.now < node.reads + rest;
             node.reads = self.now + if many { rest } else { 0 };
         }

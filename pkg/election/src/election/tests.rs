@@ -96,6 +96,16 @@ impl Segment {
         segment
     }
 
+    /// Three with 30 groups, of which speaker 1 was lost and has just started anew.
+    fn with_return(change: fn(&mut Group)) -> Self {
+        let mut segment = Self::ready(3, 30, change);
+        segment.speakers[1] = None;
+        segment.run(Duration::from_secs(1));
+        segment.start(1, 2);
+        segment.tell(&view(1, 3, &[], 30, change));
+        segment
+    }
+
     fn start(&mut self, n: usize, session: u64) {
         let config = Config {
             node: id(n),
@@ -199,11 +209,7 @@ fn a_crash_is_taken_over_within_the_profile_and_moves_only_its_own() {
 
 #[test]
 fn whoever_comes_back_does_not_get_it_back_unless_asked_for() {
-    let mut segment = Segment::ready(3, 30, |_| {});
-    segment.speakers[1] = None;
-    segment.run(Duration::from_secs(1));
-    segment.start(1, 2);
-    segment.tell(&view(1, 3, &[], 30, |_| {}));
+    let mut segment = Segment::with_return(|_| {});
     segment.run(Duration::from_secs(4));
     let owns =
         |segment: &Segment, n: usize| segment.speakers[n].as_ref().map(|s| s.owned().count());
@@ -217,11 +223,7 @@ fn whoever_comes_back_does_not_get_it_back_unless_asked_for() {
 
 #[test]
 fn whoever_does_not_run_after_its_start_has_not_listened() {
-    let mut segment = Segment::ready(3, 30, |_| {});
-    segment.speakers[1] = None;
-    segment.run(Duration::from_secs(1));
-    segment.start(1, 2);
-    segment.tell(&view(1, 3, &[], 30, |_| {}));
+    let mut segment = Segment::with_return(|_| {});
     segment.stopped.insert(1);
     segment.run(Duration::from_secs(3));
     segment.stopped.remove(&1);
@@ -233,11 +235,7 @@ fn whoever_does_not_run_after_its_start_has_not_listened() {
 #[test]
 fn with_on_join_it_gets_them_back_by_itself() {
     let change: fn(&mut Group) = |group| group.rebalance = Rebalance::OnJoin;
-    let mut segment = Segment::ready(3, 30, change);
-    segment.speakers[1] = None;
-    segment.run(Duration::from_secs(1));
-    segment.start(1, 2);
-    segment.tell(&view(1, 3, &[], 30, change));
+    let mut segment = Segment::with_return(change);
     segment.run(Duration::from_secs(4));
     let counts = segment.speakers.iter().flatten().map(|s| s.owned().count());
     assert_eq!(counts.collect::<Vec<_>>(), [10; 3]);

@@ -18,8 +18,8 @@ impl Segment {
     /// came the kernel notes.
     pub(super) fn take_in(&mut self, ipv6: bool, first: Datagram, buffer: &mut [u8]) {
         let now = Instant::now();
-        let interval = self.election.as_ref().map(Election::interval);
-        let rest = interval.unwrap_or_default() / 8;
+        let gap = self.election.as_ref().map(Election::gap);
+        let rest = gap.unwrap_or_default();
         let many = now < self.read_at + rest;
         self.read_at = now;
         let Some(keys) = self.common.keys.borrow().clone() else {
