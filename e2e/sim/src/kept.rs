@@ -31,6 +31,7 @@ pub fn all() -> Vec<Kept> {
         .chain(nodes(2).map(voters))
         .chain(nodes(4).map(mute))
         .chain(nodes(3).map(slow_start))
+        .chain(nodes(4).flat_map(late_witnesses))
         .collect()
 }
 
@@ -129,4 +130,24 @@ fn slow_start(n: usize) -> Kept {
     ];
     let rule = "only time in which a speaker runs is time in which it listens";
     new(rule, 3, Policy::Available, faults)
+}
+
+/// An owner is mute for a while and loses what it has; another speaker starts anew, and
+/// then one that owns is killed, on a node that lives.
+fn late_witnesses(mute: usize) -> impl Iterator<Item = Kept> {
+    let others = move || nodes(4).filter(move |other| *other != mute);
+    let pairs = others().flat_map(move |late| others().map(move |owner| (late, owner)));
+    pairs
+        .filter(|(late, owner)| late != owner)
+        .map(move |(late, owner)| {
+            let faults = vec![
+                (BEGIN, Fault::Unanswering(mute)),
+                (BEGIN + 7 * SECOND, Fault::Answering),
+                (BEGIN + 8 * SECOND, Fault::Kill(late)),
+                (BEGIN + 9 * SECOND, Fault::Start(late)),
+                (BEGIN + 20 * SECOND, Fault::Kill(owner)),
+            ];
+            let rule = "who did not answer tells those who could not know";
+            new(rule, 4, Policy::Available, faults)
+        })
 }

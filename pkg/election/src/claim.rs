@@ -40,6 +40,9 @@ pub struct Claim {
     /// Whether it moved so often lately that nobody should take it while its
     /// owner is well. Who has started again could not know.
     pub damped: bool,
+    /// Whether the node had it lately, did not answer for it, and takes it only
+    /// where nobody else can. Who has started since could not know.
+    pub unanswered: bool,
 }
 
 impl Claim {
@@ -210,6 +213,7 @@ mod tests {
             profile: Profile::Default,
             strict: false,
             damped: false,
+            unanswered: false,
         }
     }
 

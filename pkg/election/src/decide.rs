@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::claim::{Claim, Standing};
 use crate::election::{Election, Event};
-use crate::group::{Cause, Entry, Mine, Rebalance, Silence, Situation};
+use crate::group::{Cause, DAMPING, Entry, Mine, Rebalance, Silence, Situation};
 use crate::id::{GroupId, NodeId, mix};
 use crate::peers::{Liveness, Peer};
 use crate::votes::{agrees, most};
@@ -53,19 +53,12 @@ enum Decision {
 impl Election {
     /// Looks at a group; says when to look again.
     pub(crate) fn evaluate(&mut self, group: GroupId, now: Instant) -> Option<Instant> {
+        self.note_unanswered(group, now);
         let entry = self.groups.get(&group)?;
         let field = self.field(entry);
         let situation = self.situation(entry, &field);
         let me = self.config.node;
-        let mute = match (entry.mine.holds(), situation) {
-            (true, _) => Some(me).filter(|me| self.is_mute(entry, *me)),
-            (false, Situation::Movable(Cause::Unanswered(holder))) => Some(holder),
-            _ => None,
-        };
         let entry = self.groups.get_mut(&group)?;
-        if let Some(mute) = mute {
-            entry.distrust(mute, now);
-        }
         entry.epoch = entry.epoch.max(field.epoch);
         if entry.mine == Mine::Nothing {
             if let Some((holder, _)) = field.holder {
@@ -143,6 +136,32 @@ impl Election {
         None
     }
 
+    /// Notes that we do not answer for a group that is ours, and in time says that
+    /// it is forgotten.
+    fn note_unanswered(&mut self, group: GroupId, now: Instant) {
+        let Some(entry) = self.groups.get(&group) else {
+            return;
+        };
+        let holds = entry.mine.holds();
+        let until = if holds && self.is_mute(entry, self.config.node) {
+            Some(now + DAMPING)
+        } else {
+            entry.unanswered_until.filter(|until| *until > now)
+        };
+        let forgotten = entry.unanswered_until.is_some() && until.is_none();
+        if let Some(entry) = self.groups.get_mut(&group) {
+            entry.unanswered_until = until;
+        }
+        if let Some(until) = until
+            && !holds
+        {
+            self.rechecks.insert((until, group));
+        }
+        if forgotten && !holds {
+            self.claim(group, Standing::Released);
+        }
+    }
+
     /// Notes that another has the group from now on.
     fn yield_to(&mut self, group: GroupId, to: NodeId, now: Instant) {
         if let Some(entry) = self.groups.get_mut(&group) {
@@ -195,6 +214,12 @@ impl Election {
         self.peers.get(node).is_some_and(|peer| {
             peer.liveness(profile) == Liveness::Up && (peer.ready || starting) && !peer.draining
         })
+    }
+
+    /// Whether a node says that it takes the group only where nobody else can.
+    fn is_last(&self, group: GroupId, node: NodeId) -> bool {
+        let claim = self.peers.get(node).and_then(|peer| peer.claims.get(group));
+        claim.is_some_and(|claim| claim.unanswered)
     }
 
     fn situation(&self, entry: &Entry, field: &Field) -> Situation {
@@ -251,10 +276,9 @@ impl Election {
         let other = |node| {
             Some(node) != holder
                 && self.usable(entry, node, now)
-                && entry.distrusted_until(node, now).is_none()
+                && !self.is_last(entry.spec.id, node)
         };
-        let distrusted = entry.distrusted_until(me, now);
-        let place = if distrusted.is_some() {
+        let place = if entry.unanswered_until.is_some() {
             // Behind all others, whatever its rank.
             let candidates = entry.spec.candidates.iter();
             candidates.filter(|c| c.node != me && other(c.node)).count()
@@ -268,7 +292,7 @@ impl Election {
             due = due.max(entry.damped_until().unwrap_or(due));
         }
         if matches!(cause, Cause::Rebalanced(_) | Cause::Unanswered(_)) {
-            due = due.max(distrusted.unwrap_or(due));
+            due = due.max(entry.unanswered_until.unwrap_or(due));
         }
         if due > now {
             return Decision::Wait(due);
@@ -550,6 +574,7 @@ impl Election {
             profile: entry.spec.profile,
             strict: entry.is_strict(),
             damped: entry.damped,
+            unanswered: standing == Standing::Released && entry.unanswered_until.is_some(),
         });
     }
 }

@@ -177,7 +177,7 @@ pub struct Election {
     pub(crate) leased: BTreeSet<GroupId>,
     /// Groups to be looked at anew.
     dirty: BTreeSet<GroupId>,
-    rechecks: BTreeSet<(Instant, GroupId)>,
+    pub(crate) rechecks: BTreeSet<(Instant, GroupId)>,
     next_beat: Instant,
     last_beat: Instant,
     urgent: bool,

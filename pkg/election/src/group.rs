@@ -213,8 +213,8 @@ pub(crate) struct Entry {
     pub(crate) retry: Instant,
     /// Whether it is to go to its first candidate once.
     pub(crate) rebalance: bool,
-    /// Who did not answer for it, and until when that is held against them.
-    distrusted: Vec<(NodeId, Instant)>,
+    /// We did not answer for it: until then we take it only if nobody else can.
+    pub(crate) unanswered_until: Option<Instant>,
 }
 
 impl Entry {
@@ -231,7 +231,7 @@ impl Entry {
             rival: None,
             retry: now,
             rebalance: false,
-            distrusted: Vec::new(),
+            unanswered_until: None,
         }
     }
 
@@ -251,18 +251,6 @@ impl Entry {
             }
             self.moves.push_back(now);
         }
-    }
-
-    /// Remembers that a node did not answer for it.
-    pub(crate) fn distrust(&mut self, node: NodeId, now: Instant) {
-        self.distrusted.retain(|(other, _)| *other != node);
-        self.distrusted.push((node, now + DAMPING));
-    }
-
-    /// Until when a node is only taken if there is no other.
-    pub(crate) fn distrusted_until(&self, node: NodeId, now: Instant) -> Option<Instant> {
-        let entry = self.distrusted.iter().find(|(other, _)| *other == node);
-        entry.map(|(_, until)| *until).filter(|until| *until > now)
     }
 
     pub(crate) fn situation(&mut self, situation: Situation, now: Instant) {

@@ -3,10 +3,10 @@
 //!
 //! Candidates ask, as clients would, and say in their heartbeats of whom they
 //! got no answer ([`Unanswered`]). What two of them say, or the only one there
-//! is, counts: the group is to move. Whoever did not answer for it is held back
-//! for [`DAMPING`](crate::DAMPING): it takes the group only where nobody else
-//! can, and nobody takes it for this reason twice, so that a network in which
-//! nobody's answers get through is not made to move everything round and round.
+//! is, counts: the group is to move. Whoever did not answer for it holds itself back
+//! for [`DAMPING`](crate::DAMPING), and says so in its claim: it takes the group only
+//! where nobody else can, and nobody takes it for this reason twice, so that a network
+//! in which nobody's answers get through is not made to move everything round and round.
 
 use std::time::Instant;
 

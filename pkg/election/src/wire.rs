@@ -31,7 +31,8 @@
 //!      entry: owner (64), group (64; 0 for all of the owner's)
 //!  type 3, page: from (64), to (64)
 //!      entry: group (64), epoch (32), priority (8),
-//!             flags (8): bits 0-1 standing, 2-3 profile, 4 strict, 5 damped
+//!             flags (8): bits 0-1 standing, 2-3 profile, 4 strict,
+//!             5 damped, 6 unanswered
 //!  type 5, hardware: the sender's address on the segment (48); no entries
 //! ```
 //!
@@ -371,8 +372,11 @@ fn write_page(page: &Page, out: &mut Vec<u8>) {
                 Profile::Fast => 1,
                 Profile::Safe => 2,
             };
-            let flags =
-                standing | profile << 2 | u8::from(claim.strict) << 4 | u8::from(claim.damped) << 5;
+            let flags = standing
+                | profile << 2
+                | u8::from(claim.strict) << 4
+                | u8::from(claim.damped) << 5
+                | u8::from(claim.unanswered) << 6;
             out.extend_from_slice(&[claim.priority, flags]);
         }
     });
@@ -401,6 +405,7 @@ fn parse_page(mut body: Reader, entry: u8) -> Result<Page, WireError> {
                 .ok_or(WireError::Malformed)?,
             strict: flags & 16 != 0,
             damped: flags & 32 != 0,
+            unanswered: flags & 64 != 0,
         })
     })?;
     Ok(Page { from, to, claims })

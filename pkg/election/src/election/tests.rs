@@ -627,6 +627,34 @@ fn of_two_nodes_the_other_one_is_enough() {
     assert_eq!(segment.owner(group(0)), 1 - mute);
 }
 
+/// Its owner does not answer and loses it, a third starts, and the new owner dies: who
+/// started knows at once that the first one is not to be waited for.
+#[test]
+fn who_starts_later_knows_who_did_not_answer() {
+    // In rank order: the mute one, the one that takes over, the one that starts.
+    let mut segment = Segment::ready(3, 1, |_| {});
+    let mute = segment.owner(group(0));
+    for n in (0..3).filter(|n| *n != mute) {
+        complain(&mut segment, n, mute);
+    }
+    segment.run(Duration::from_secs(1));
+    let next = segment.owner(group(0));
+    let last = (0..3).find(|n| ![mute, next].contains(n)).unwrap();
+    segment.start(last, 2);
+    segment.tell(&view(1, 3, &[], 1, |_| {}));
+    segment.run(Duration::from_secs(3));
+    segment.speakers[next] = None;
+    segment.run(Profile::Default.stalled() + MS * 100);
+    assert_eq!(segment.owner(group(0)), last);
+    // After a while it is as good as any other again.
+    segment.run(crate::DAMPING);
+    segment.speakers[last] = None;
+    segment.start(next, 3);
+    segment.tell(&view(1, 3, &[], 1, |_| {}));
+    segment.run(Profile::Default.stalled() + MS * 100);
+    assert_eq!(segment.owner(group(0)), mute);
+}
+
 #[test]
 fn where_nobody_is_answered_for_it_does_not_go_round_and_round() {
     let mut segment = Segment::ready(3, 1, |_| {});

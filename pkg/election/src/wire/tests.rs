@@ -13,8 +13,10 @@ prop_compose! {
         profile in proptest::sample::select(Profile::ALL.to_vec()),
         strict: bool,
         damped: bool,
+        unanswered: bool,
     ) -> Claim {
-        Claim { group: GroupId(group), epoch, priority, standing, profile, strict, damped }
+        let group = GroupId(group);
+        Claim { group, epoch, priority, standing, profile, strict, damped, unanswered }
     }
 }
 
@@ -196,6 +198,7 @@ fn the_fullest_datagram_fits() {
             profile: Profile::Safe,
             strict: true,
             damped: true,
+            unanswered: true,
         };
         let page = Page {
             from: 0,
