@@ -6,7 +6,7 @@
 //! has come. So 10,000 claims cost nothing while nothing changes, a change is
 //! told at once, and what was lost is sent again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::id::{GroupId, NodeId};
 use crate::profile::Profile;
@@ -70,6 +70,8 @@ pub(crate) struct Ledger {
     changes: BTreeMap<u64, GroupId>,
     version: u64,
     floor: u64,
+    /// Groups that there are no more, to be forgotten when everybody knows.
+    gone: BTreeSet<GroupId>,
 }
 
 impl Ledger {
@@ -126,25 +128,30 @@ impl Ledger {
         Some(Page { from, to, claims })
     }
 
-    /// Forgets groups that were given up, that everybody knows of (who listens
-    /// has version `known`), and that nobody needs.
+    /// A group is needed no more.
+    pub(crate) fn abandon(&mut self, group: GroupId) {
+        self.gone.insert(group);
+    }
+
+    /// Forgets groups that are needed no more, that were given up, and that everybody
+    /// knows of (who listens has version `known`). `needed` are some all the same: they
+    /// are there again.
     pub(crate) fn forget(&mut self, known: u64, needed: impl Fn(GroupId) -> bool) {
-        let gone: Vec<(u64, GroupId)> = self
-            .changes
-            .range(..=known)
-            .filter(|(_, group)| {
-                !needed(**group)
-                    && self
-                        .get(**group)
-                        .is_none_or(|claim| claim.standing == Standing::Released)
-            })
-            .map(|(version, group)| (*version, *group))
-            .collect();
-        for (version, group) in gone {
+        self.gone.retain(|group| {
+            let Some((claim, version)) = self.claims.get(group).copied() else {
+                return false;
+            };
+            if needed(*group) {
+                return false;
+            }
+            if claim.standing != Standing::Released || version > known {
+                return true;
+            }
             self.changes.remove(&version);
-            self.claims.remove(&group);
+            self.claims.remove(group);
             self.floor = self.floor.max(version);
-        }
+            false
+        });
     }
 }
 
@@ -250,6 +257,7 @@ mod tests {
                     _ => {
                         // The second one is away and is not waited for.
                         let have = copies[0].have();
+                        (0..12).for_each(|i| ledger.abandon(GroupId(i)));
                         ledger.forget(have, |other| other.0 == group);
                     }
                 }

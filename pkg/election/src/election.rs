@@ -302,6 +302,7 @@ impl Election {
         for group in gone {
             self.withdraw(group, Silence::Gone);
             self.groups.remove(&group);
+            self.ledger.abandon(group);
         }
         self.profiles = vec![self.config.profile];
         let used = self.groups.values().map(|entry| entry.spec.profile);
