@@ -36,6 +36,9 @@ const CONFLICT_AFTER: Duration = Duration::from_secs(3);
 /// of any announcer that is known.
 const CLAIM_ENDS: Duration = Duration::from_mins(3);
 
+/// In so many moments of the time between two refreshes they are sent.
+const TOGETHER: u32 = 180;
+
 /// RFC 5227 §2.4: an address is not defended more often.
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -172,6 +175,7 @@ impl Entry {
 pub struct Announcer {
     mac: Mac,
     profile: Profile,
+    begin: Instant,
     entries: HashMap<IpAddr, Entry>,
     /// Announcements and questions to come.
     queue: Queue,
@@ -193,6 +197,7 @@ impl Announcer {
         Self {
             mac,
             profile,
+            begin: now,
             entries: HashMap::new(),
             queue: Queue::default(),
             deadlines: BTreeSet::new(),
@@ -576,7 +581,12 @@ impl Announcer {
             State::Held => {
                 let step = entry.step;
                 entry.step = (step + 1).min(self.profile.burst.len());
-                let gap = self.profile.gap(entry.step, last_byte(&address));
+                let due = now + self.profile.gap(entry.step, last_byte(&address));
+                let due = if entry.step < self.profile.burst.len() {
+                    due
+                } else {
+                    self.together(due)
+                };
                 self.transmit_announcement(address);
                 if let IpAddr::V4(address) = address
                     && self.profile.replies_at(step)
@@ -586,10 +596,20 @@ impl Announcer {
                     let reply = ArpPacket::reply_announcement(self.mac, address);
                     self.transmit.push_back(reply.to_frame());
                 }
-                self.enqueue(address, now + gap, now);
+                self.enqueue(address, due, now);
             }
             State::Yielding { .. } => {}
         }
+    }
+
+    /// A little after `due`, when others are due as well. Refreshes have time, and with
+    /// thousands of addresses it is waking up for each that costs, here and wherever it
+    /// is heard.
+    fn together(&self, due: Instant) -> Instant {
+        let step = self.profile.refresh / TOGETHER;
+        let since = due.saturating_duration_since(self.begin);
+        let steps = since.as_nanos() / step.as_nanos().max(1) + 1;
+        u32::try_from(steps).map_or(due, |steps| self.begin + step * steps)
     }
 
     fn transmit_announcement(&mut self, address: IpAddr) {

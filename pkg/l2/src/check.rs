@@ -125,6 +125,8 @@ pub struct Checker {
     /// Between two questions.
     gap: Duration,
     targets: HashMap<IpAddr, Target>,
+    /// What is wrong with some of the targets.
+    faulty: BTreeMap<IpAddr, Verdict>,
     owners: HashMap<u64, Owner>,
     /// Addresses that hosts have for their own: who is not deaf hears these.
     controls: BTreeSet<IpAddr>,
@@ -152,6 +154,7 @@ impl Checker {
             source: Source::default(),
             gap: Duration::from_secs(1) / per_second.max(1),
             targets: HashMap::new(),
+            faulty: BTreeMap::new(),
             owners: HashMap::new(),
             controls: BTreeSet::new(),
             controlled: None,
@@ -187,6 +190,7 @@ impl Checker {
             .map(|(address, _)| *address)
             .collect();
         for address in gone {
+            self.faulty.remove(&address);
             if let Some(target) = self.targets.remove(&address) {
                 self.remove(address, target.turn);
             }
@@ -248,14 +252,10 @@ impl Checker {
 
     /// Targets that are not answered for, and those that several answer for.
     pub fn faults(&self) -> (usize, usize) {
-        let count = |wanted: fn(&Verdict) -> bool| {
-            let verdicts = self.targets.values().filter_map(|target| target.verdict);
-            verdicts.filter(wanted).count()
-        };
-        (
-            count(|verdict| matches!(verdict, Verdict::Silent | Verdict::Unheard)),
-            count(|verdict| matches!(verdict, Verdict::Several(..))),
-        )
+        let faulty = self.faulty.values();
+        let several = faulty.filter(|verdict| matches!(verdict, Verdict::Several(..)));
+        let several = several.count();
+        (self.faulty.len() - several, several)
     }
 
     /// Asks about any address at once, from an address of ours (or 0.0.0.0) and
@@ -393,6 +393,10 @@ impl Checker {
         };
         if believed && target.verdict != Some(verdict) {
             target.verdict = Some(verdict);
+            match verdict {
+                Verdict::Answered(_) => self.faulty.remove(&address),
+                _ => self.faulty.insert(address, verdict),
+            };
             self.events
                 .push_back(CheckEvent::Verdict { address, verdict });
         }

@@ -64,6 +64,31 @@ fn a_take_over_is_announced_at_once_and_again() {
 }
 
 #[test]
+fn refreshes_of_some_moments_go_out_together() {
+    let now = Instant::now();
+    let mut announcer = Announcer::new(OURS, Profile::DEFAULT, now);
+    for i in 0..1024 {
+        let address = Ipv4Addr::from_bits(VIP.to_bits() + i);
+        announcer.announce(address.into(), now);
+    }
+    let quiet = now + Duration::from_secs(30);
+    let (mut sent, mut turns) = (0, 0);
+    while let Some(at) = announcer.poll_timeout()
+        && at < quiet + Profile::DEFAULT.refresh * 2
+    {
+        announcer.handle_timeout(at);
+        let frames = drain(&mut announcer).len();
+        if at > quiet {
+            sent += frames;
+            turns += usize::from(frames > 0);
+        }
+    }
+    // Each once to three times, and seldom one of them alone.
+    assert!((1024..=3072).contains(&sent), "{sent}");
+    assert!(turns * 4 < sent, "{sent} in {turns} turns");
+}
+
+#[test]
 fn only_our_addresses_are_answered() {
     let (mut announcer, now) = holder();
     assert_eq!(
