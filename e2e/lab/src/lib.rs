@@ -5,6 +5,7 @@ mod apiproxy;
 pub mod assets;
 pub mod aws;
 pub mod capture;
+mod cgroup;
 pub mod cli;
 pub mod controlplane;
 mod demo;

@@ -40,8 +40,8 @@ impl Throttle {
     }
 }
 
-/// Looks every ten seconds, and never returns. Without a limit, or without a
-/// cgroup v2, there is nothing to see. An event on the node tells of it, too.
+/// Looks every ten seconds, and never returns. Without a limit there is nothing to see.
+/// An event on the node tells of it, too.
 pub(crate) async fn follow(
     metrics: Arc<Metrics>,
     node: String,
@@ -76,21 +76,39 @@ pub(crate) async fn follow(
 }
 
 fn throttled() -> Option<Duration> {
-    // A container sees its own cgroup as the root; a process on the host does not.
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let text = fs::read_to_string(format!("/sys/fs/cgroup{path}/cpu.stat"))
-        .or_else(|_| fs::read_to_string("/sys/fs/cgroup/cpu.stat"))
-        .ok()?;
-    parse(&text)
+    places(&own)
+        .into_iter()
+        .find_map(|place| parse(&fs::read_to_string(place).ok()?))
 }
 
-/// `throttled_usec` of a `cpu.stat`, which is there only where a limit can be.
+/// Where the kernel's figures of our cgroup may be, by what `/proc/self/cgroup` says. A
+/// container sees its own cgroup as the root; a process on the host does not.
+fn places(own: &str) -> Vec<String> {
+    let place = |line: &str| {
+        let (_, line) = line.split_once(':')?;
+        let (controllers, path) = line.split_once(':')?;
+        let root = match controllers {
+            "" => "/sys/fs/cgroup".to_owned(),
+            _ if controllers.split(',').any(|name| name == "cpu") => {
+                format!("/sys/fs/cgroup/{controllers}")
+            }
+            _ => return None,
+        };
+        Some([format!("{root}{path}/cpu.stat"), format!("{root}/cpu.stat")])
+    };
+    own.lines().filter_map(place).flatten().collect()
+}
+
+/// The time of a `cpu.stat`: in version 2 of cgroups in microseconds, and only where a
+/// limit can be; in version 1 in nanoseconds.
 fn parse(text: &str) -> Option<Duration> {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("throttled_usec "))?;
-    line.trim().parse().ok().map(Duration::from_micros)
+    let number = |name: &str| -> Option<u64> {
+        let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+        value.trim().parse().ok()
+    };
+    let microseconds = number("throttled_usec ").map(Duration::from_micros);
+    microseconds.or_else(|| number("throttled_time ").map(Duration::from_nanos))
 }
 
 #[cfg(test)]
@@ -121,5 +139,25 @@ mod tests {
         assert_eq!(parse(text), Some(Duration::from_micros(4500)));
         assert_eq!(parse("usage_usec 12\n"), None, "no limit");
         assert_eq!(parse("throttled_usec x\n"), None);
+        let text = "nr_periods 3\nnr_throttled 1\nthrottled_time 4500000\n";
+        assert_eq!(parse(text), Some(Duration::from_micros(4500)), "version 1");
+    }
+
+    #[test]
+    fn the_figures_are_looked_for_where_our_cgroup_is() {
+        assert_eq!(
+            places("0::/kubepods/pod1\n"),
+            [
+                "/sys/fs/cgroup/kubepods/pod1/cpu.stat",
+                "/sys/fs/cgroup/cpu.stat"
+            ]
+        );
+        assert_eq!(
+            places("5:cpu,cpuacct:/pod1\n4:cpuset:/pod1\nnonsense\n"),
+            [
+                "/sys/fs/cgroup/cpu,cpuacct/pod1/cpu.stat",
+                "/sys/fs/cgroup/cpu,cpuacct/cpu.stat"
+            ]
+        );
     }
 }

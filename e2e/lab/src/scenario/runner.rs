@@ -17,7 +17,7 @@ use super::{
     Case, Effort, Event, Group, Kernel, Outcome, Selection, Summary, Verdict, cases, groups,
 };
 use crate::router::{self, Software};
-use crate::{assets, isolate, scenarios, vm};
+use crate::{assets, cgroup, isolate, scenarios, vm};
 
 /// Memory that a lab of three nodes may need, with room to spare.
 const LAB_KIB: u64 = 2 * 1024 * 1024;
@@ -46,8 +46,11 @@ pub(super) async fn run(options: &Options) -> Result<Summary> {
     })?;
     let labels: Vec<String> = cases.iter().map(Case::label).collect();
     let routers = routers(&cases).await?;
-    let unavailable =
-        |case: &Case| unavailable(case, options.kernel).or_else(|| no_router(case, &routers));
+    let unavailable = |case: &Case| {
+        unavailable(case, options.kernel)
+            .or_else(|| no_router(case, &routers))
+            .or_else(|| no_limits(case))
+    };
     let (runnable, skipped): (Vec<Case>, Vec<Case>) = cases
         .into_iter()
         .partition(|case| unavailable(case).is_none());
@@ -170,6 +173,12 @@ fn no_router(case: &Case, missing: &[(Software, String)]) -> Option<String> {
     reasons
         .filter(|all| !all.is_empty())
         .map(|all| all.join("; "))
+}
+
+/// Why a case that limits CPU time can't.
+fn no_limits(case: &Case) -> Option<String> {
+    (case.needs.limits_cpu && !cgroup::can_limit_cpu())
+        .then(|| "this kernel's cgroups lack the controller cpu".to_owned())
 }
 
 /// Whether a lab on this kernel needs a virtual machine from here.

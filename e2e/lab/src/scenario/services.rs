@@ -244,6 +244,18 @@ impl Context {
         event(self.herald_api(), kind, name, reason).await
     }
 
+    /// [`Context::event`] on a node.
+    pub async fn node_event(&self, node: &str, reason: &str) -> Result<String> {
+        // Where events about what is in no namespace are.
+        event(
+            Api::namespaced(self.kube(), "default"),
+            "Node",
+            node,
+            reason,
+        )
+        .await
+    }
+
     /// The events with this reason that an object of the scenario's namespace has now.
     pub(super) async fn events(&self, kind: &str, name: &str, reason: &str) -> Result<Vec<Event>> {
         let events: Api<Event> = self.api();

@@ -104,6 +104,8 @@ pub struct Needs {
     pub overlay: Overlay,
     /// What runs on the routers.
     pub routers: Vec<Software>,
+    /// A way to limit a process's CPU time.
+    pub limits_cpu: bool,
 }
 
 impl Needs {
@@ -163,6 +165,8 @@ pub struct Scenario {
     /// What runs on the routers `r1`, `r2`, ... outside of the cluster. It is
     /// skipped where none of them can be had.
     pub routers: &'static [Software],
+    /// Whether it limits a process's CPU time. It is skipped where that can't be done.
+    pub limits_cpu: bool,
     /// Whether it bears company.
     pub isolation: Isolation,
     /// Whether it measures something worth a bench.
@@ -185,6 +189,7 @@ impl Scenario {
         proxy_modes: &[ProxyMode::Nftables],
         overlay: Overlay::BareMetal,
         routers: &[],
+        limits_cpu: false,
         isolation: Isolation::Shared,
         measures: false,
         only_bench: false,
@@ -207,6 +212,7 @@ impl Scenario {
             proxy_mode,
             overlay: self.overlay,
             routers: self.routers.to_vec(),
+            limits_cpu: self.limits_cpu,
         }
     }
 }

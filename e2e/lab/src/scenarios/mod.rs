@@ -340,6 +340,15 @@ pub static ALL: &[Scenario] = &[
         ..Scenario::BASE
     },
     Scenario {
+        name: "speaker-throttled",
+        title: "a CPU limit keeps the announcing speaker from running: an event on its node says so, \
+                and when the limit is off each VIP has one owner",
+        isolation: Own,
+        limits_cpu: true,
+        run: run!(segment::throttled),
+        ..Scenario::BASE
+    },
+    Scenario {
         name: "management-cut",
         title: "the announcing node is cut off the cluster and well on the LAN: when it is NotReady, \
                 others have its VIPs",

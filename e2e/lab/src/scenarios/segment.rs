@@ -14,12 +14,17 @@ use tokio::time::sleep;
 
 use super::failover::{count, gap, loss, probe, served, served_as, stop, worst};
 use crate::capture::Capture;
+use crate::cgroup::CpuLimit;
 use crate::faults::{self, Direction};
 use crate::network::Network;
+use crate::process::{self, POD};
 use crate::scenario::wait::PATIENCE;
-use crate::scenario::{Context, wait};
+use crate::scenario::{Context, HERALD, wait};
 
 const LAN: Network = Network::Lan(0);
+
+/// What a throttled speaker may take of each 100 ms: less than it needs.
+const LIMIT: Duration = Duration::from_millis(1);
 
 /// Every address is with exactly one node, and with another than this one.
 async fn left(ctx: &Context, addresses: &[IpAddr], node: &str) -> Result<Vec<String>> {
@@ -221,6 +226,38 @@ async fn short_stall(ctx: &mut Context, addresses: &[IpAddr], owners: &[String])
         lasted.as_millis()
     ));
     loss(ctx, "stalled", &stop(ctx, probing).await?)
+}
+
+/// A CPU limit keeps the owner's speaker from running for most of the time.
+pub(super) async fn throttled(ctx: &mut Context) -> Result<()> {
+    let (addresses, owner) = served(ctx).await?;
+    ctx.speakers_see_each_other().await?;
+    let speaker = ctx.speaker_on(&owner).await?;
+    let processes = process::find(POD, &format!("{HERALD}/{speaker}/speaker"));
+    let process = processes.first().context("the speaker runs")?;
+    let limit = CpuLimit::set(process, LIMIT)?;
+    ctx.step(format!(
+        "the speaker of {owner} may run for {} ms of each 100 ms",
+        LIMIT.as_millis()
+    ));
+    let text = ctx.node_event(&owner, "SpeakerThrottled").await?;
+    ensure!(
+        text.contains("resources.limits.cpu"),
+        "it does not say what to do: {text}"
+    );
+    ctx.step(text);
+    drop(limit);
+    ctx.speakers_see_each_other().await?;
+    let metrics = ctx.speaker_metrics(&owner).await?;
+    let seconds = metrics.sum("herald_speaker_throttled_seconds", &[]);
+    ensure!(seconds > 0.0, "the metric says that it was not throttled");
+    for &address in &addresses {
+        ctx.client().owner(address).await?;
+    }
+    ctx.step(format!(
+        "it was kept from running for {seconds:.1} s; each VIP has one owner"
+    ));
+    Ok(())
 }
 
 /// The owner is cut off from the cluster, and is well on the LAN.
