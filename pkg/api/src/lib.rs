@@ -11,6 +11,7 @@ mod bgp_status;
 mod community;
 mod condition;
 pub mod convert;
+mod following;
 mod ip_address_pool;
 mod l2_advertisement;
 mod l2_status;
@@ -27,6 +28,7 @@ pub use bgp_peer::{
 pub use bgp_status::{BFDSession, BGPSession, BGPStatus, BGPStatusSpec, BGPStatusStatus};
 pub use community::{Community, CommunityAlias, CommunitySpec, CommunityStatus};
 pub use condition::{Condition, set_condition};
+pub use following::following;
 pub use ip_address_pool::{
     FreedAddress, IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, PoolDrain, PoolLimits,
     PoolReservation, PoolSelection, PoolState, ServiceAllocation,

@@ -9,11 +9,13 @@
 //! ```
 
 mod address;
+mod chain;
 mod endpoint;
 mod node;
 mod service;
 
 pub use address::{AddressRange, InvalidAddressRange, IpFamily};
+pub use chain::chain;
 pub use endpoint::{Backend, Endpoint, EndpointPort};
 pub use node::{Node, Taint};
 pub use service::{

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use herald_api::names::LABEL_SERVICE_NAME;
-use herald_api::{IPAddressPool, Retry};
+use herald_api::{IPAddressPool, Retry, following};
 use herald_core::ServiceKey;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -269,6 +269,8 @@ where
                 trim(object);
             })
             .reflect(writer);
+        let kind = K::kind(&K::DynamicType::default()).into_owned();
+        let events = following(kind, "nothing changes meanwhile", events);
         let mut events = std::pin::pin!(events);
         loop {
             let event = tokio::select! {
@@ -276,17 +278,8 @@ where
                 () = changes.closed() => return,
             };
             let Some(event) = event else { return };
-            match event {
-                Ok(event) => {
-                    if let Some(change) = change(&event) {
-                        let _ = changes.send(change);
-                    }
-                }
-                Err(error) => tracing::warn!(
-                    kind = %K::kind(&K::DynamicType::default()),
-                    %error,
-                    "the API can't be followed just now; nothing changes meanwhile"
-                ),
+            if let Some(change) = change(&event) {
+                let _ = changes.send(change);
             }
         }
     });

@@ -6,6 +6,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use herald_core::chain;
 use herald_election::Heartbeat;
 use herald_net::{Interface, LinkError, Links, News as LinkNews};
 use regex::Regex;
@@ -13,13 +14,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::SpeakerError;
 use crate::duties::Duties;
 use crate::index::InterfaceView;
 use crate::report::Report;
 use crate::segment::{Common, Orders, Segment};
 use crate::traps::{self, OnHost};
 use crate::view::{self, SegmentView};
-use crate::{SpeakerError, chain};
 
 /// The kernel cuts a list short when something changes meanwhile.
 const LIST_TRIES: u32 = 5;

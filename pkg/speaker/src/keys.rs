@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use herald_api::Retry;
 use herald_api::names::{HEARTBEAT_KEY_PRIMARY, SECRET_HEARTBEAT_KEYS};
+use herald_api::{Retry, following};
 use herald_election::{KeyError, KeyRing};
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher::{self, Event};
@@ -12,8 +12,6 @@ use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use kube::{Api, Client};
 use thiserror::Error;
 use tokio::sync::watch::{Receiver, channel};
-
-use crate::chain;
 
 /// None while there are no keys.
 pub(crate) type Keys = Receiver<Option<Arc<KeyRing>>>;
@@ -36,18 +34,18 @@ pub(crate) fn start(client: Client, namespace: &str) -> Keys {
     let api = Api::<Secret>::namespaced(client, namespace);
     let only = watcher::Config::default().fields(&format!("metadata.name={SECRET_HEARTBEAT_KEYS}"));
     tokio::spawn(async move {
-        let mut events = std::pin::pin!(watch(api, only).backoff(Retry::default()));
-        let mut away = false;
+        let events = watch(api, only).backoff(Retry::default());
+        let events = following(SECRET_HEARTBEAT_KEYS, "the keys are used on", events);
+        let mut events = std::pin::pin!(events);
         let mut listed = false;
         while let Some(event) = events.next().await {
             let secret = match event {
-                Ok(Event::InitApply(secret) | Event::Apply(secret)) => secret,
-                Ok(Event::Init) => {
+                Event::InitApply(secret) | Event::Apply(secret) => secret,
+                Event::Init => {
                     listed = false;
                     continue;
                 }
-                Ok(Event::InitDone) => {
-                    away = false;
+                Event::InitDone => {
                     if !listed {
                         tracing::warn!(
                             secret = SECRET_HEARTBEAT_KEYS,
@@ -56,18 +54,11 @@ pub(crate) fn start(client: Client, namespace: &str) -> Keys {
                     }
                     continue;
                 }
-                Ok(Event::Delete(_)) => {
+                Event::Delete(_) => {
                     tracing::warn!(
                         secret = SECRET_HEARTBEAT_KEYS,
                         "the Secret with the keys for heartbeats is gone; the keys are used on"
                     );
-                    continue;
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut away, true) {
-                        let error = chain(&error);
-                        tracing::warn!(error, "can't follow the keys for heartbeats just now");
-                    }
                     continue;
                 }
             };

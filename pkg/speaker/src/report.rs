@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herald_api::{L2Address, L2Interface, L2Peer, L2Segment, L2Status, L2StatusStatus};
+use herald_core::chain;
 use herald_election::{Cause, GroupId, Liveness};
 use herald_telemetry::Health;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::chain;
 use crate::index::InterfaceView;
 use crate::metrics::{Metrics, ServiceLabel};
 use crate::node_object::NodeObject;

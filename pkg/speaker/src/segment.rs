@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use herald_core::chain;
 use herald_election::{Cause, Counters, Election, GroupId, Heartbeat, Liveness, NodeId, Profile};
 use herald_l2::Profile as Announcing;
 use herald_net::{Datagram, Detour, Interface};
@@ -15,7 +16,6 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::beats::{BUFFER, Beats};
-use crate::chain;
 use crate::events::Note;
 use crate::keys::Keys;
 use crate::metrics::Metrics;

@@ -4,7 +4,6 @@ mod shown;
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use herald_api::names::{
@@ -13,25 +12,24 @@ use herald_api::names::{
 };
 use herald_api::{
     BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, Retry,
-    convert,
+    convert, following,
 };
 use herald_core::ServiceKey;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
+use crate::Config;
 use crate::bgp::PeerView;
 use crate::index::{
     AdvertisementView, Change, News, NodeView, ObjectKey, PoolView, ServiceView, SliceView,
 };
 use crate::table::Step;
-use crate::{Config, chain};
-use shown::Shown;
+use shown::{Shown, SpeakerPod};
 
 /// Changes under way to the index; a watch waits when it is full.
 const BACKLOG: usize = 256;
@@ -40,17 +38,11 @@ const BACKLOG: usize = 256;
 /// that one whose connection died without a word is not waited on for long.
 const LIFETIME: u32 = 60;
 
-/// A watch that failed goes on, if it has not failed again after so long: it is tried
-/// again within 4 s ([`Retry`]), and a try that finds no server has failed after 30 s.
-/// That it goes on where it was is no event.
-const FOLLOWS: Duration = Duration::from_secs(40);
-
 /// Starts following the API. The changes end when the receiver is dropped.
 pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<News> {
     let (changes, receiver) = mpsc::channel(BACKLOG);
     let own = config.namespace.as_str();
     let unclassed = config.handle_unclassed;
-    let all = || watcher::Config::default().timeout(LIFETIME);
     follow(
         Api::<Node>::all(client.clone()),
         all(),
@@ -59,11 +51,11 @@ pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<News> {
         |node| (node.name_any(), Some(node_view(node))),
     );
     follow(
-        Api::<Pod>::namespaced(client.clone(), own),
+        Api::<SpeakerPod>::namespaced(client.clone(), own),
         all().labels(&format!("{LABEL_APP_NAME}={APP_SPEAKER}")),
         changes.clone(),
         Change::Speaker,
-        |pod| (pod.name_any(), speaks_on(pod)),
+        |pod| (pod.name_any(), pod.speaks_on()),
     );
     follow(
         Api::<Shown>::namespaced(client.clone(), own),
@@ -113,7 +105,6 @@ pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<News> {
 }
 
 fn follow_bgp(client: &Client, own: &str, changes: mpsc::Sender<News>) {
-    let all = || watcher::Config::default().timeout(LIFETIME);
     follow(
         Api::<BGPPeer>::namespaced(client.clone(), own),
         all(),
@@ -154,6 +145,11 @@ fn follow_bgp(client: &Client, own: &str, changes: mpsc::Sender<News>) {
     );
 }
 
+/// All objects of a kind.
+fn all() -> watcher::Config {
+    watcher::Config::default().timeout(LIFETIME)
+}
+
 /// Follows one kind in a task of its own.
 fn follow<K, Key, Value>(
     api: Api<K>,
@@ -167,55 +163,28 @@ fn follow<K, Key, Value>(
     Value: Send + 'static,
 {
     tokio::spawn(async move {
-        let mut events = std::pin::pin!(watch(api, config).backoff(Retry::default()));
-        // One line when the API goes away and one when it is back, not one for
-        // each try in between.
-        let mut away = false;
-        loop {
-            let event = match timeout(FOLLOWS, events.next()).await {
-                Ok(Some(event)) => Some(event),
-                Ok(None) => return,
-                Err(_quiet) => None,
-            };
-            let follows = matches!(
-                event,
-                None | Some(Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)))
-            );
-            if follows && std::mem::take(&mut away) {
-                tracing::info!(kind = %K::kind(&()), "following the API again");
-            }
-            let Some(event) = event else { continue };
+        let events = watch(api, config).backoff(Retry::default());
+        let events = following(K::kind(&()), "what is announced stays", events);
+        let mut events = std::pin::pin!(events);
+        while let Some(event) = events.next().await {
             let number = match &event {
-                Ok(Event::InitApply(object) | Event::Apply(object) | Event::Delete(object)) => {
+                Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => {
                     number_of(object)
                 }
-                _ => 0,
+                Event::Init | Event::InitDone => 0,
             };
             let step = match event {
-                Ok(Event::Init) => Step::Begin,
-                Ok(Event::InitApply(object)) => {
+                Event::Init => Step::Begin,
+                Event::InitApply(object) => {
                     let (key, value) = view(&object);
                     Step::Listed(key, value)
                 }
-                Ok(Event::InitDone) => Step::Complete,
-                Ok(Event::Apply(object)) => {
+                Event::InitDone => Step::Complete,
+                Event::Apply(object) => {
                     let (key, value) = view(&object);
                     Step::Put(key, value)
                 }
-                Ok(Event::Delete(object)) => Step::Remove(view(&object).0),
-                Err(error) => {
-                    let (kind, error) = (K::kind(&()), chain(&error));
-                    if std::mem::replace(&mut away, true) {
-                        tracing::debug!(%kind, error, "still can't follow the API");
-                    } else {
-                        tracing::warn!(
-                            %kind,
-                            error,
-                            "can't follow the API just now; what is announced stays"
-                        );
-                    }
-                    continue;
-                }
+                Event::Delete(object) => Step::Remove(view(&object).0),
             };
             let change = wrap(step);
             if changes.send(News { number, change }).await.is_err() {
@@ -244,19 +213,6 @@ fn node_view(node: &Node) -> NodeView {
         node: convert::node(node),
         uid: node.uid().unwrap_or_default(),
     }
-}
-
-/// The node of a speaker's pod, unless the pod has ended for good. Whether the
-/// speaker lives is heard on the segment.
-fn speaks_on(pod: &Pod) -> Option<String> {
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    if matches!(phase, Some("Succeeded" | "Failed")) {
-        return None;
-    }
-    pod.spec.as_ref()?.node_name.clone()
 }
 
 fn advertisement_view(advertisement: &L2Advertisement) -> AdvertisementView {
@@ -357,24 +313,8 @@ mod tests {
     }
 
     #[test]
-    fn a_speaker_counts_until_its_pod_has_ended() {
-        let pod = |phase: &str| -> Pod {
-            serde_json::from_value(json!({
-                "metadata": {"name": "s", "deletionTimestamp": "2026-01-01T00:00:00Z"},
-                "spec": {"nodeName": "n1", "containers": []},
-                "status": {"phase": phase},
-            }))
-            .unwrap()
-        };
-        assert_eq!(speaks_on(&pod("Running")).as_deref(), Some("n1"));
-        assert_eq!(speaks_on(&pod("Pending")).as_deref(), Some("n1"));
-        assert_eq!(speaks_on(&pod("Failed")), None);
-        assert_eq!(speaks_on(&pod("Succeeded")), None);
-    }
-
-    #[test]
     fn numbers_are_those_of_the_api() {
-        let pod = |version: Option<&str>| -> Pod {
+        let pod = |version: Option<&str>| -> SpeakerPod {
             serde_json::from_value(json!({"metadata": {"resourceVersion": version}})).unwrap()
         };
         assert_eq!(number_of(&pod(Some("1234"))), 1234);

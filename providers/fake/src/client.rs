@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use herald_core::IpFamily;
+use herald_core::{IpFamily, chain};
 use herald_provider::ProviderError;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -332,17 +332,6 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         .parse()
         .ok()?;
     Some(Duration::from_secs(seconds))
-}
-
-/// An error and its causes, from the outside in.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

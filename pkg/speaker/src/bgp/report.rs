@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use herald_api::{BGPStatus, BGPStatusSpec, BGPStatusStatus};
+use herald_core::chain;
 use tokio::sync::watch;
 
 use super::Parts;
-use crate::chain;
 use crate::node_object::NodeObject;
 
 /// Changes are gathered for so long.

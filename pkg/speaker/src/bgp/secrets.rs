@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use herald_api::Password;
+use herald_core::chain;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use tokio::sync::watch;
-
-use crate::chain;
 
 /// A Secret that was changed is seen after so long at most.
 const REFRESH: Duration = Duration::from_mins(1);

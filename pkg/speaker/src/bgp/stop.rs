@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::api::PartialObjectMeta;
 use kube::{Api, Client, Error};
 
 use super::Orders;
@@ -34,11 +35,11 @@ pub(super) async fn how(client: &Client, namespace: &str, orders: Option<&Orders
         }
     }
     let api = Api::<DaemonSet>::namespaced(client.clone(), namespace);
-    let got = tokio::time::timeout(PATIENCE, api.get(DAEMON_SET)).await;
+    let got = tokio::time::timeout(PATIENCE, api.get_metadata(DAEMON_SET)).await;
     judge(got.ok())
 }
 
-fn judge(got: Option<Result<DaemonSet, Error>>) -> Ending {
+fn judge(got: Option<Result<PartialObjectMeta<DaemonSet>, Error>>) -> Ending {
     let gone = match got {
         Some(Ok(set)) => set.metadata.deletion_timestamp.is_some(),
         Some(Err(Error::Api(error))) => matches!(error.code, 401 | 403 | 404),

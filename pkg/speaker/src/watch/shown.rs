@@ -1,18 +1,52 @@
-//! What a speaker reads of the others' status objects.
+//! What a speaker reads of the others' pods and status objects. To decode all of such
+//! an object would take the code for it, and memory, for nothing.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use herald_api::{L2Interface, L2Status};
-use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::Deserialize;
 
 use crate::index::InterfaceView;
 
-/// An [`L2Status`] without its thousands of addresses, which nobody here reads.
+/// A [`Pod`] of a speaker: where it is, and whether it has ended.
+#[derive(Clone, Debug, Deserialize, Resource)]
+#[resource(inherit = Pod)]
+pub(super) struct SpeakerPod {
+    metadata: ObjectMeta,
+    spec: Option<SpeakerPodSpec>,
+    status: Option<SpeakerPodStatus>,
+}
+
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SpeakerPodSpec {
+    node_name: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct SpeakerPodStatus {
+    phase: Option<String>,
+}
+
+impl SpeakerPod {
+    /// The node that it speaks on, unless the pod has ended for good. Whether the
+    /// speaker lives is heard on the segment.
+    pub(super) fn speaks_on(&self) -> Option<String> {
+        let status = self.status.as_ref();
+        let phase = status.and_then(|status| status.phase.as_deref());
+        if matches!(phase, Some("Succeeded" | "Failed")) {
+            return None;
+        }
+        self.spec.as_ref()?.node_name.clone()
+    }
+}
+
+/// An [`L2Status`] without its thousands of addresses.
+#[derive(Clone, Debug, Deserialize, Resource)]
+#[resource(inherit = L2Status)]
 pub(super) struct Shown {
     metadata: ObjectMeta,
     status: Option<ShownStatus>,
@@ -40,35 +74,6 @@ impl Shown {
     }
 }
 
-impl Resource for Shown {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        L2Status::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        L2Status::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        L2Status::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        L2Status::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
 /// Reads an address with the length of its prefix.
 fn prefix(text: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = text.split_once('/')?;
@@ -80,6 +85,23 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn a_speaker_counts_until_its_pod_has_ended() {
+        let on = |phase: &str| {
+            let pod: SpeakerPod = serde_json::from_value(json!({
+                "metadata": {"name": "s", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+                "spec": {"nodeName": "n1", "containers": []},
+                "status": {"phase": phase},
+            }))
+            .unwrap();
+            pod.speaks_on()
+        };
+        assert_eq!(on("Running").as_deref(), Some("n1"));
+        assert_eq!(on("Pending").as_deref(), Some("n1"));
+        assert_eq!(on("Failed"), None);
+        assert_eq!(on("Succeeded"), None);
+    }
 
     #[test]
     fn a_node_that_has_not_told_its_interfaces_is_none_without_interfaces() {
