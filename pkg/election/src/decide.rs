@@ -142,8 +142,8 @@ impl Election {
         let Some(entry) = self.groups.get(&group) else {
             return;
         };
-        let holds = entry.mine.holds();
-        let until = if holds && self.is_mute(entry, self.config.node) {
+        let mine = entry.mine;
+        let until = if mine.holds() && self.is_mute(entry, self.config.node) {
             Some(now + DAMPING)
         } else {
             entry.unanswered_until.filter(|until| *until > now)
@@ -153,11 +153,11 @@ impl Election {
             entry.unanswered_until = until;
         }
         if let Some(until) = until
-            && !holds
+            && !mine.holds()
         {
             self.rechecks.insert((until, group));
         }
-        if forgotten && !holds {
+        if forgotten && mine == Mine::Nothing {
             self.claim(group, Standing::Released);
         }
     }
