@@ -4,22 +4,27 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
 use herald_core::chain;
+use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Error, Event};
 use tokio::time::timeout;
 
+use crate::Retry;
+
 /// A watch that failed goes on, if it has not failed again after so long: it is tried
-/// again within 4 s ([`Retry`](crate::Retry)), and a try that finds no server has failed
+/// again within 4 s ([`Retry`]), and a try that finds no server has failed
 /// after 30 s. That it goes on where it was is no event.
 const FOLLOWS: Duration = Duration::from_secs(40);
 
-/// What a watch of this kind brings, without its errors: one line in the log when the API
-/// goes away and one when it is back, not one for each try in between. `meanwhile` says
-/// what becomes of things until then. It ends as the watch does.
+/// What a watch of this kind brings, tried again as [`Retry`] says, without its errors:
+/// one line in the log when the API goes away and one when it is back, not one for each
+/// try in between. `meanwhile` says what becomes of things until then. It ends as the
+/// watch does.
 pub fn following<K>(
     kind: impl AsRef<str>,
     meanwhile: &'static str,
     events: impl Stream<Item = Result<Event<K>, Error>>,
 ) -> impl Stream<Item = Event<K>> {
+    let events = events.backoff(Retry::default());
     let begin = (Box::pin(events), kind, false);
     stream::unfold(begin, move |(mut events, kind, mut away)| async move {
         loop {

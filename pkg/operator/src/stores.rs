@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use herald_api::names::LABEL_SERVICE_NAME;
-use herald_api::{IPAddressPool, Retry, following};
+use herald_api::{IPAddressPool, following};
 use herald_core::ServiceKey;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -262,7 +262,6 @@ where
     let changes = changes.clone();
     tokio::spawn(async move {
         let events = watcher(api, config)
-            .backoff(Retry::default())
             // Never read, and often the largest part of an object.
             .modify(move |object| {
                 object.managed_fields_mut().clear();

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
+use herald_api::following;
 use herald_api::names::{HEARTBEAT_KEY_PRIMARY, SECRET_HEARTBEAT_KEYS};
-use herald_api::{Retry, following};
 use herald_election::{KeyError, KeyRing};
 use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::watcher as watch;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use kube::{Api, Client};
 use thiserror::Error;
 use tokio::sync::watch::{Receiver, channel};
@@ -34,8 +34,11 @@ pub(crate) fn start(client: Client, namespace: &str) -> Keys {
     let api = Api::<Secret>::namespaced(client, namespace);
     let only = watcher::Config::default().fields(&format!("metadata.name={SECRET_HEARTBEAT_KEYS}"));
     tokio::spawn(async move {
-        let events = watch(api, only).backoff(Retry::default());
-        let events = following(SECRET_HEARTBEAT_KEYS, "the keys are used on", events);
+        let events = following(
+            SECRET_HEARTBEAT_KEYS,
+            "the keys are used on",
+            watch(api, only),
+        );
         let mut events = std::pin::pin!(events);
         let mut listed = false;
         while let Some(event) = events.next().await {

@@ -11,14 +11,14 @@ use herald_api::names::{
     LABEL_SERVICE_NAME,
 };
 use herald_api::{
-    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, Retry,
-    convert, following,
+    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, convert,
+    following,
 };
 use herald_core::ServiceKey;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher as watch;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -163,7 +163,7 @@ fn follow<K, Key, Value>(
     Value: Send + 'static,
 {
     tokio::spawn(async move {
-        let events = watch(api, config).backoff(Retry::default());
+        let events = watch(api, config);
         let events = following(K::kind(&()), "what is announced stays", events);
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
