@@ -46,6 +46,8 @@ enum Decision {
     /// It has rested for long enough.
     Undamp,
     Withdraw(Silence),
+    /// It has an owner after all: ask no more.
+    Desist,
     /// Ask again later.
     GiveWay,
 }
@@ -121,6 +123,11 @@ impl Election {
             Decision::Withdraw(why) => {
                 self.withdraw(group, why);
                 return Some(now + entry_detect(self.groups.get(&group)?));
+            }
+            Decision::Desist => {
+                self.groups.get_mut(&group)?.mine = Mine::Nothing;
+                self.claim(group, Standing::Released);
+                return Some(now);
             }
             Decision::GiveWay => {
                 let entry = self.groups.get_mut(&group)?;
@@ -349,8 +356,11 @@ impl Election {
         let beaten = field
             .acquirer
             .is_some_and(|(node, other)| other.key(node) > claim.key(me));
+        if field.holder.is_some() && !cause.is_planned() {
+            return Decision::Desist;
+        }
         let may = self.ready.is_some() && !self.draining && entry.spec.candidate(me).is_some();
-        if !may || beaten || field.holder.is_some() && !cause.is_planned() {
+        if !may || beaten {
             return Decision::GiveWay;
         }
         let votes = |node| {

@@ -559,6 +559,40 @@ fn a_heartbeat_that_waited_to_be_read_counts_from_when_it_came() {
 }
 
 #[test]
+fn who_asks_for_what_is_not_lost_yet_does_not_wait_when_it_is() {
+    let mut segment = Segment::ready(3, 1, |group| group.policy = Policy::Strict);
+    let owner = segment.owner(group(0));
+    let last = segment.record.iter().rev().find(|(n, _)| *n == owner);
+    let mut heartbeat = last.unwrap().1.clone();
+    heartbeat.sequence += 1;
+    segment.speakers[owner] = None;
+    let asks = |segment: &Segment, n: usize| {
+        let speaker = segment.speakers[n].as_ref();
+        let entry = speaker.and_then(|speaker| speaker.groups.get(&group(0)));
+        entry.is_some_and(|entry| matches!(entry.mine, Mine::Acquiring { .. }))
+    };
+    let mut asking = None;
+    while asking.is_none() {
+        segment.run(MS);
+        asking = (0..3).find(|n| asks(&segment, *n));
+    }
+    let n = asking.unwrap();
+    // What the owner sent last was read late.
+    segment.call(n, |speaker, now| {
+        let came = now.checked_sub(Profile::Default.detect() - MS * 2).unwrap();
+        speaker.take_heartbeat(&heartbeat, came, now);
+        speaker.handle_timeout(now);
+    });
+    assert!(!asks(&segment, n));
+    let lost = segment.now;
+    segment.run(Profile::Default.detect());
+    let announced = segment.begin + segment.announced(group(0)).unwrap();
+    let took = announced - lost;
+    assert!(took < Profile::Default.detect() / 4, "after {took:?}");
+    assert_eq!(segment.owner(group(0)), n);
+}
+
+#[test]
 fn who_catches_up_with_the_view_takes_what_it_waited_with() {
     let mut segment = Segment::ready(2, 1, |_| {});
     let old = segment.owner(group(0));
