@@ -121,9 +121,13 @@ impl Context {
     /// waits until it has rolled out.
     pub async fn restart(&self, kind: &str, name: &str) -> Result<()> {
         let target = format!("{kind}/{name}");
-        self.lab()
-            .kubectl(&["-n", HERALD, "rollout", "restart", &target])
-            .await?;
+        // kubectl tells restarts apart by the second, and refuses another in the same.
+        wait::until(&format!("a restart of {target}"), || async {
+            self.lab()
+                .kubectl(&["-n", HERALD, "rollout", "restart", &target])
+                .await
+        })
+        .await?;
         let limit = format!("--timeout={}s", (ROLL_OUT * vm::patience()).as_secs());
         self.lab()
             .kubectl(&["-n", HERALD, "rollout", "status", &target, &limit])
