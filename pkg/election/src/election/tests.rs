@@ -579,7 +579,9 @@ fn who_asks_for_what_is_not_lost_yet_does_not_wait_when_it_is() {
     let n = asking.unwrap();
     // What the owner sent last was read late.
     segment.call(n, |speaker, now| {
-        let came = now.checked_sub(Profile::Default.detect() - MS * 2).unwrap();
+        let came = (now + MS * 2)
+            .checked_sub(Profile::Default.detect())
+            .unwrap();
         speaker.take_heartbeat(&heartbeat, came, now);
         speaker.handle_timeout(now);
     });
