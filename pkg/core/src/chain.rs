@@ -3,13 +3,13 @@
 use std::error::Error;
 
 /// An error and what caused it, from the outside in, in one line. Some errors hold their
-/// cause's text already: it is not said twice.
+/// cause's text already, or cite it: it is not said twice.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let more = error.to_string();
-        if !text.ends_with(&more) {
+        if !text.contains(&more) {
             text.push_str(": ");
             text.push_str(&more);
         }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use herald_api::Retry;
 use herald_api::names::FIELD_MANAGER;
+use herald_api::{Retry, following};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::watcher;
 use kube::{Client, ResourceExt as _};
 use serde_json::Value;
 
@@ -84,9 +84,9 @@ impl Mirror {
             let theirs = kind.theirs(kind.versions[0]);
             let api: Api<DynamicObject> =
                 Api::namespaced_with(self.client.clone(), &self.from, &theirs);
-            watcher(api, watcher::Config::default())
-                .backoff(Retry::default())
-                .filter_map(|event| std::future::ready(event.ok().map(drop)))
+            let events = watcher(api, watcher::Config::default());
+            following(kind.name, "copies stay as they are", events)
+                .map(drop)
                 .boxed()
         };
         stream::select_all(KINDS.iter().map(follow)).boxed()

@@ -27,6 +27,7 @@ use aws_smithy_http_client::{Builder, tls};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::SdkConfig;
 use aws_types::region::Region;
+use herald_core::chain;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::time::sleep;
@@ -153,7 +154,7 @@ impl Connection {
             let value = imds.get(path).await;
             value
                 .map(|value| value.as_ref().trim().to_owned())
-                .map_err(|error| ConnectError::NoVpc(query::error_chain(&error)))
+                .map_err(|error| ConnectError::NoVpc(chain(&error)))
         };
         let mac = get("/latest/meta-data/mac".to_owned()).await?;
         get(format!(

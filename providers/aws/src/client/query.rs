@@ -10,6 +10,7 @@ use aws_smithy_http_client::{Connector, tls};
 use aws_smithy_runtime_api::client::http::{HttpConnector as _, HttpConnectorSettings};
 use aws_smithy_runtime_api::http::Request;
 use aws_smithy_types::body::SdkBody;
+use herald_core::chain;
 use http_body_util::{BodyExt as _, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -136,7 +137,7 @@ impl Query {
                 .connector
                 .call(request)
                 .await
-                .map_err(|error| unknown(error_chain(&error)))?;
+                .map_err(|error| unknown(chain(&error)))?;
             let status = answer.status().as_u16();
             let body = Limited::new(answer.into_body(), LONGEST_ANSWER)
                 .collect()
@@ -158,7 +159,7 @@ impl Query {
         let identity = self
             .credentials()
             .await
-            .map_err(|error| none(error_chain(&error)))?
+            .map_err(|error| none(chain(&error)))?
             .into();
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
@@ -272,21 +273,6 @@ fn refusal(action: Action, status: u16, body: &[u8]) -> CallError {
             message: format!("status {status}"),
         },
     }
-}
-
-/// An error with all that it was caused by, which SDKs hide in `source`.
-pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

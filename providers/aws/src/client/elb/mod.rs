@@ -9,10 +9,10 @@ use std::fmt::Debug;
 use std::future::Future;
 
 use aws_sdk_elasticloadbalancingv2::error::{ProvideErrorMetadata, SdkError};
+use herald_core::chain;
 
 use crate::actions::{Action, Api};
 use crate::client::error::is_throttling;
-use crate::client::query::error_chain;
 use crate::client::{CallError, Caller, Client};
 pub(crate) use convert::ListenerSettings;
 
@@ -52,7 +52,7 @@ where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     R: Debug + Send + Sync + 'static,
 {
-    let message = error_chain(error);
+    let message = chain(error);
     let SdkError::ServiceError(service) = error else {
         if message.contains("credentials") || message.contains("identity") {
             return CallError::NoCredentials { action, message };
