@@ -21,7 +21,8 @@
 //!    taker's view. Nobody takes as nobody's what another has who was well and whom it
 //!    can hear: whoever returns listens first.
 //! 4. **Damping.** A speaker takes a group from a well owner at most
-//!    [`MOST_MOVES`] times in [`DAMPING`].
+//!    [`MOST_MOVES`] times in [`DAMPING`]. What it took before it was started anew
+//!    it does not know, unless another that saw it owns the group.
 //! 5. **Strict.** Under `strict` no two ever own a group: an isolated owner is
 //!    silent before another owns.
 //! 6. **A mute owner.** Who speaks and does not answer has nothing any more when
@@ -73,8 +74,8 @@ pub fn bound(schedule: &Schedule, well: bool, alone: bool) -> Micros {
 pub struct Invariants {
     /// Since when groups are shared on a segment that is whole.
     shared: BTreeMap<GroupId, Micros>,
-    /// When a speaker took a group from a well owner.
-    elective: BTreeMap<(usize, GroupId), Vec<Micros>>,
+    /// When a speaker, of a node and since a start, took a group from a well owner.
+    elective: BTreeMap<(usize, u64, GroupId), Vec<Micros>>,
     /// When a group came to a node.
     moves: BTreeMap<GroupId, Vec<Micros>>,
 }
@@ -178,7 +179,8 @@ impl Invariants {
             cause,
             Cause::Ineligible(_) | Cause::Rebalanced(_) | Cause::Unanswered(_)
         ) {
-            let times = self.elective.entry((node, group)).or_default();
+            let speaker = (node, world.starts(node), group);
+            let times = self.elective.entry(speaker).or_default();
             times.retain(|at| world.now < at + micros(DAMPING));
             times.push(world.now);
             if times.len() > MOST_MOVES {

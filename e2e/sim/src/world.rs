@@ -428,6 +428,11 @@ impl World {
         if hurt { self.now } else { node.trouble }
     }
 
+    /// How often the speaker of a node was started.
+    pub fn starts(&self, n: usize) -> u64 {
+        self.nodes[n].start
+    }
+
     /// The place of a node in the cluster.
     pub fn number(&self, id: NodeId) -> Option<usize> {
         self.ids.get(&id).copied()
