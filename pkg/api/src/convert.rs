@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use herald_core::{Backend, Endpoint, EndpointPort, Node, Protocol, Taint, TrafficPolicy};
+use herald_core::{Backend, Endpoint, EndpointPort, Labels, Node, Protocol, Taint, TrafficPolicy};
 use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::api::core::v1::ServiceSpec;
 use k8s_openapi::api::discovery::v1::{self as discovery, EndpointSlice};
-use kube::ResourceExt as _;
+use kube::ResourceExt;
 
 use crate::names::{LABEL_EXCLUDE_NODE, LABEL_ZONE};
 
@@ -22,7 +22,7 @@ pub fn node(node: &core_v1::Node) -> Node {
     };
     Node {
         name: node.name_any(),
-        labels: node.labels().clone(),
+        labels: labels(node),
         internal_addresses: status
             .into_iter()
             .flat_map(|status| status.addresses.iter().flatten())
@@ -44,6 +44,14 @@ pub fn node(node: &core_v1::Node) -> Node {
             .collect(),
         zone: node.labels().get(LABEL_ZONE).cloned(),
     }
+}
+
+/// The labels of an object, for selectors.
+pub fn labels(object: &impl ResourceExt) -> Labels {
+    let labels = object.labels().iter();
+    labels
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 /// The endpoints of a slice. Conditions that are absent mean what

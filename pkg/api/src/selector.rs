@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use herald_core::Labels;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -82,7 +83,7 @@ impl LabelSelector {
 
     /// Whether `labels` meet every requirement. An invalid selector matches
     /// nothing.
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, labels: &Labels) -> bool {
         self.validate().is_ok()
             && self
                 .match_labels
@@ -96,7 +97,7 @@ impl LabelSelector {
 }
 
 impl LabelSelectorRequirement {
-    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    fn matches(&self, labels: &Labels) -> bool {
         let value = labels.get(&self.key);
         match self.operator.as_str() {
             "In" => value.is_some_and(|value| self.values.contains(value)),
@@ -110,7 +111,7 @@ impl LabelSelectorRequirement {
 
 /// Whether a list of selectors lets something through: an empty list stands
 /// for "all", otherwise one match is enough.
-pub fn any_or_empty(selectors: &[LabelSelector], labels: &BTreeMap<String, String>) -> bool {
+pub fn any_or_empty(selectors: &[LabelSelector], labels: &Labels) -> bool {
     selectors.is_empty() || selectors.iter().any(|selector| selector.matches(labels))
 }
 
@@ -118,7 +119,7 @@ pub fn any_or_empty(selectors: &[LabelSelector], labels: &BTreeMap<String, Strin
 mod tests {
     use super::*;
 
-    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
         pairs
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))

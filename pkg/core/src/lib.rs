@@ -11,12 +11,14 @@
 mod address;
 mod chain;
 mod endpoint;
+mod labels;
 mod node;
 mod service;
 
 pub use address::{AddressRange, InvalidAddressRange, IpFamily};
 pub use chain::chain;
 pub use endpoint::{Backend, Endpoint, EndpointPort};
+pub use labels::Labels;
 pub use node::{Node, Taint};
 pub use service::{
     Ingress, IngressPoint, IngressPort, IpFamilyPolicy, IpMode, Protocol, ServiceKey, ServicePort,

@@ -1,7 +1,8 @@
 //! A node, as far as load balancing cares.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
+
+use crate::Labels;
 
 /// A node that may carry traffic for load balancers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub struct Node {
     /// `metadata.name`.
     pub name: String,
     /// `metadata.labels`, for selectors.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// `status.addresses` of type `InternalIP`, in the order of the API.
     pub internal_addresses: Vec<IpAddr>,
     /// Condition `Ready` is `True`.

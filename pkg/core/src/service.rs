@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Backend, IpFamily};
+use crate::{Backend, IpFamily, Labels};
 
 /// Namespace and name of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -109,9 +109,9 @@ pub struct ServiceRequest {
     /// `metadata.uid`: a Service deleted and made anew is another one.
     pub uid: String,
     /// `metadata.labels`, for selectors.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// Labels of its namespace, for selectors.
-    pub namespace_labels: BTreeMap<String, String>,
+    pub namespace_labels: Labels,
     /// `metadata.annotations`, for providers that read their own.
     pub annotations: BTreeMap<String, String>,
     /// `spec.ipFamilies`, the primary one first; never empty.
@@ -148,8 +148,8 @@ impl ServiceRequest {
         Self {
             key,
             uid: uid.into(),
-            labels: BTreeMap::new(),
-            namespace_labels: BTreeMap::new(),
+            labels: Labels::new(),
+            namespace_labels: Labels::new(),
             annotations: BTreeMap::new(),
             ip_families: vec![IpFamily::V4],
             ip_family_policy: IpFamilyPolicy::SingleStack,

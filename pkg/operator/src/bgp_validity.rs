@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use herald_api::{
     BFDProfile, BGPAdvertisement, BGPAdvertisementSpec, BGPPeer, BGPPeerSpec, Community,
-    IPAddressPool, LabelSelector, any_or_empty,
+    IPAddressPool, LabelSelector, any_or_empty, convert,
 };
 use herald_bgp::AnyCommunity;
 use herald_core::AddressRange;
@@ -268,7 +268,7 @@ fn selects(spec: &BGPAdvertisementSpec, pool: &IPAddressPool) -> bool {
         return true;
     }
     names.contains(&pool.name_any())
-        || (!selectors.is_empty() && any_or_empty(selectors, pool.labels()))
+        || (!selectors.is_empty() && any_or_empty(selectors, &convert::labels(pool)))
 }
 
 /// A range of the pool that has addresses whose aggregate is not wholly in the pool.

@@ -8,7 +8,7 @@ use herald_api::convert;
 use herald_api::names::{
     ANNOTATION_DRY_RUN, CLASS_AWS_NLB, CLASS_BARE_METAL, CLASS_FAKE, FINALIZER,
 };
-use herald_core::{Backend, Node, ServiceKey, ServiceReference, ServiceRequest};
+use herald_core::{Backend, Labels, Node, ServiceKey, ServiceReference, ServiceRequest};
 use herald_provider::{Desired, DynProvider, Outcome, PodHealth, ProviderError, Status, Warning};
 use k8s_openapi::api::core::v1 as core_v1;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
@@ -714,14 +714,11 @@ impl Context {
         Ok(())
     }
 
-    pub(crate) fn namespace_labels(
-        &self,
-        service: &Service,
-    ) -> std::collections::BTreeMap<String, String> {
+    pub(crate) fn namespace_labels(&self, service: &Service) -> Labels {
         let reference = ObjectRef::new(&service.namespace().unwrap_or_default());
         self.namespaces
             .get(&reference)
-            .map(|n| n.labels().clone())
+            .map(|n| convert::labels(&*n))
             .unwrap_or_default()
     }
 }

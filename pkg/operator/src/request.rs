@@ -1,6 +1,5 @@
 //! From a Service to what it asks for.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use herald_api::convert;
@@ -8,7 +7,7 @@ use herald_api::names::{
     SPELLINGS_ADDRESS_POOL, SPELLINGS_ALLOW_SHARED_IP, SPELLINGS_LOAD_BALANCER_IPS,
 };
 use herald_core::{
-    Ingress, IngressPoint, IngressPort, IpFamily, IpFamilyPolicy, IpMode, ServicePort,
+    Ingress, IngressPoint, IngressPort, IpFamily, IpFamilyPolicy, IpMode, Labels, ServicePort,
     ServiceRequest, TargetPort,
 };
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServiceSpec};
@@ -33,7 +32,7 @@ pub(crate) enum InvalidRequest {
 /// What a Service asks for.
 pub(crate) fn parse(
     service: &Service,
-    namespace_labels: BTreeMap<String, String>,
+    namespace_labels: Labels,
 ) -> Result<ServiceRequest, InvalidRequest> {
     let spec = service.spec.clone().unwrap_or_default();
     let pools = one_of(service, &SPELLINGS_ADDRESS_POOL)?;
@@ -50,10 +49,7 @@ pub(crate) fn parse(
 
 /// What a Service is, as far as that matters for the addresses that it has; for one
 /// that contradicts itself too.
-pub(crate) fn holder(
-    service: &Service,
-    namespace_labels: BTreeMap<String, String>,
-) -> ServiceRequest {
+pub(crate) fn holder(service: &Service, namespace_labels: Labels) -> ServiceRequest {
     parse(service, namespace_labels.clone()).unwrap_or_else(|_| {
         let key = |name: &&str| {
             let key = service.annotations().get(*name);
@@ -67,12 +63,12 @@ pub(crate) fn holder(
 }
 
 /// Without what is asked for in particular.
-fn plain(service: &Service, namespace_labels: BTreeMap<String, String>) -> ServiceRequest {
+fn plain(service: &Service, namespace_labels: Labels) -> ServiceRequest {
     let spec = service.spec.clone().unwrap_or_default();
     ServiceRequest {
         key: key_of(service),
         uid: service.uid().unwrap_or_default(),
-        labels: service.labels().clone(),
+        labels: convert::labels(service),
         namespace_labels,
         annotations: service.annotations().clone(),
         ip_families: families(&spec),
@@ -264,7 +260,7 @@ mod tests {
         annotations: &serde_json::Value,
         spec: &serde_json::Value,
     ) -> Result<Vec<String>, String> {
-        parse(&service(annotations, spec), BTreeMap::new())
+        parse(&service(annotations, spec), Labels::new())
             .map(|request| {
                 request
                     .requested_addresses
@@ -317,7 +313,7 @@ mod tests {
     #[test]
     fn keys_of_sharing_are_read_in_every_spelling() {
         let key = |annotations: serde_json::Value| {
-            parse(&service(&annotations, &json!({})), BTreeMap::new()).map(|r| r.sharing_key)
+            parse(&service(&annotations, &json!({})), Labels::new()).map(|r| r.sharing_key)
         };
         for name in SPELLINGS_ALLOW_SHARED_IP {
             assert_eq!(key(json!({name: "web"})), Ok(Some("web".into())));
@@ -328,14 +324,14 @@ mod tests {
         });
         assert!(key(both.clone()).is_err());
         // What it holds it holds all the same.
-        let held = holder(&service(&both, &json!({})), BTreeMap::new());
+        let held = holder(&service(&both, &json!({})), Labels::new());
         assert_eq!(held.sharing_key.as_deref(), Some("a"));
     }
 
     #[test]
     fn several_pools_are_a_list() {
         let two = json!({"herald.dev/address-pool": "a, b"});
-        let request = parse(&service(&two, &json!({})), BTreeMap::new()).unwrap();
+        let request = parse(&service(&two, &json!({})), Labels::new()).unwrap();
         assert_eq!(request.requested_pools, ["a", "b"]);
     }
 

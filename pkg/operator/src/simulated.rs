@@ -263,7 +263,7 @@ impl Operator {
             if context.provider_name(&service) != Some("baremetal") || addresses.is_empty() {
                 continue;
             }
-            let holder = request::holder(&service, BTreeMap::new());
+            let holder = request::holder(&service, herald_core::Labels::new());
             pools.adopt(&holder, &addresses).unwrap();
             let tracked = Tracked {
                 uid: holder.uid,

@@ -51,7 +51,7 @@ fn nothing_is_written_to_pools_of_former_releases() {
         let provider = herald_baremetal::BareMetal::new(Outside::Keep);
         provider.set_pools(parsed);
         let services: Vec<Service> = serde_json::from_str(SERVICES[0]).unwrap();
-        let holder = crate::request::holder(&services[0], std::collections::BTreeMap::default());
+        let holder = crate::request::holder(&services[0], herald_core::Labels::new());
         provider
             .adopt(&holder, &["192.0.2.3".parse().unwrap()])
             .unwrap();

@@ -10,7 +10,9 @@ use herald_api::{L2AdvertisementSpec, L2Policy, L2Profile, L2Rebalance, any_or_e
 use herald_core::{AddressRange, Node, ServiceKey, TrafficPolicy};
 use herald_election::{GroupId, NodeId, Policy, Profile, Rebalance};
 
-use crate::index::{AdvertisementView, Index, InterfaceView, PoolView, ServiceView, SliceView};
+use crate::index::{
+    AdvertisementView, Index, InterfaceView, PerNode, PoolView, ServiceView, SliceView,
+};
 
 /// What an advertisement leaves open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,17 +49,21 @@ pub(crate) struct NodeDuty {
     pub(crate) addresses: Vec<IpAddr>,
 }
 
+/// An address, and the Services that have it.
+pub(crate) type Vip = (IpAddr, Vec<Arc<ServiceRef>>);
+
 /// Addresses that move together: those of one Service, and of all Services that
 /// share one of these, as far as the same advertisements cover them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GroupDuty {
     pub(crate) id: GroupId,
-    /// In order, each with the Services that have it.
-    pub(crate) vips: Vec<(IpAddr, Vec<Arc<ServiceRef>>)>,
+    /// In order.
+    pub(crate) vips: Arc<[Vip]>,
     pub(crate) policy: Policy,
     pub(crate) profile: Profile,
     pub(crate) rebalance: Rebalance,
-    pub(crate) candidates: Vec<CandidateDuty>,
+    /// In the order of the nodes' names; most groups have the same.
+    pub(crate) candidates: Arc<[CandidateDuty]>,
 }
 
 /// A Service, to write events about.
@@ -68,7 +74,7 @@ pub(crate) struct ServiceRef {
 }
 
 /// A node that may own a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CandidateDuty {
     pub(crate) node: String,
     /// Whether Kubernetes calls the node Ready.
@@ -78,7 +84,7 @@ pub(crate) struct CandidateDuty {
 }
 
 /// On which interfaces of a node a group may be announced.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
     /// On those that have a subnet with the address.
     Subnet,
@@ -100,7 +106,7 @@ impl Place {
 }
 
 /// Which candidates come first: the greater one, what stands first in it first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Preference {
     /// How many Services of the group have an endpoint that the node reaches.
     pub(crate) serves: u32,
@@ -205,7 +211,7 @@ struct Backing<'a> {
 
 impl<'a> Backing<'a> {
     fn of(policy: TrafficPolicy, slices: &[&'a SliceView]) -> Self {
-        let count = |set: fn(&SliceView) -> &BTreeMap<Option<String>, u32>| {
+        let count = |set: fn(&SliceView) -> &PerNode| {
             let mut nodes = BTreeMap::new();
             for (node, count) in slices.iter().flat_map(|slice| set(slice)) {
                 *nodes.entry(node.as_deref()).or_default() += count;
@@ -240,18 +246,31 @@ impl<'a> Backing<'a> {
 
 /// An address, and what is known of it.
 #[derive(Default)]
-struct Vip<'a> {
+struct Facts<'a> {
     /// Services that have it, by their places.
     services: Vec<usize>,
     /// Advertisements that cover it.
     advertisements: BTreeSet<&'a String>,
 }
 
+/// Advertisements that cover a group, and the nodes that they select.
+struct Cover<'a> {
+    specs: Vec<&'a L2AdvertisementSpec>,
+    standings: Vec<Standing<'a>>,
+}
+
+/// What makes a node a candidate under certain advertisements, whatever the Service.
+struct Standing<'a> {
+    node: &'a Node,
+    weight: u32,
+    place: Place,
+}
+
 /// Services and their addresses on the way to groups.
 struct Grouping<'a> {
     index: &'a Index,
     services: Vec<(&'a ServiceKey, &'a ServiceView)>,
-    vips: BTreeMap<IpAddr, Vip<'a>>,
+    vips: BTreeMap<IpAddr, Facts<'a>>,
     slices: HashMap<&'a ServiceKey, Vec<&'a SliceView>>,
 }
 
@@ -262,7 +281,7 @@ impl<'a> Grouping<'a> {
             slices.entry(&slice.service).or_default().push(slice);
         }
         let services: Vec<_> = index.services.known().iter().collect();
-        let mut vips: BTreeMap<IpAddr, Vip> = BTreeMap::new();
+        let mut vips: BTreeMap<IpAddr, Facts> = BTreeMap::new();
         for (place, (_, service)) in services.iter().enumerate() {
             for address in &service.vips {
                 let vip = vips.entry(*address).or_default();
@@ -290,10 +309,28 @@ impl<'a> Grouping<'a> {
                 parts.entry(part).or_default().push(*address);
             }
         }
+        let mut covers = HashMap::new();
+        let mut shared = HashMap::new();
         let groups = parts.into_iter();
         groups
-            .filter_map(|((_, names), addresses)| self.group(names, &addresses, nodes, defaults))
+            .filter_map(|((_, names), addresses)| {
+                let cover = covers
+                    .entry(names)
+                    .or_insert_with(|| self.cover(names, nodes));
+                self.group(cover, &addresses, defaults, &mut shared)
+            })
             .collect()
+    }
+
+    fn cover(&self, names: &BTreeSet<&String>, nodes: &[&'a Node]) -> Cover<'a> {
+        let known = self.index.advertisements.known();
+        let specs: Vec<&L2AdvertisementSpec> = names
+            .iter()
+            .filter_map(|name| known.get(*name).map(|view| &view.spec))
+            .collect();
+        let carriers = nodes.iter().filter(|node| may_carry(node));
+        let standings = carriers.filter_map(|node| standing(node, &specs)).collect();
+        Cover { specs, standings }
     }
 
     /// For each Service the least of those that it shares addresses with,
@@ -319,25 +356,20 @@ impl<'a> Grouping<'a> {
     /// A group; none where no node may own it.
     fn group(
         &self,
-        names: &BTreeSet<&String>,
+        cover: &Cover,
         addresses: &[IpAddr],
-        nodes: &[&Node],
         defaults: L2Defaults,
+        shared: &mut HashMap<Vec<CandidateDuty>, Arc<[CandidateDuty]>>,
     ) -> Option<GroupDuty> {
-        let known = self.index.advertisements.known();
-        let specs: Vec<&L2AdvertisementSpec> = names
-            .iter()
-            .filter_map(|name| known.get(*name).map(|view| &view.spec))
-            .collect();
         let places: BTreeSet<usize> = addresses
             .iter()
             .flat_map(|address| self.vips[address].services.iter().copied())
             .collect();
         let backings: Vec<Backing> = places.iter().map(|place| self.backing(*place)).collect();
-        let mut candidates: Vec<_> = nodes
+        let mut candidates: Vec<_> = cover
+            .standings
             .iter()
-            .filter(|node| may_carry(node))
-            .filter_map(|node| candidate(node, &specs, &backings))
+            .filter_map(|standing| candidate(standing, &backings))
             .collect();
         if candidates.is_empty() {
             return None;
@@ -355,7 +387,7 @@ impl<'a> Grouping<'a> {
             let places = self.vips[address].services.iter();
             places.map(|place| refs[place].clone()).collect()
         };
-        let (policy, profile, rebalance) = settings(&specs, defaults);
+        let (policy, profile, rebalance) = settings(&cover.specs, defaults);
         Some(GroupDuty {
             id: GroupId::of(addresses.first()?),
             vips: addresses
@@ -365,7 +397,10 @@ impl<'a> Grouping<'a> {
             policy,
             profile,
             rebalance,
-            candidates,
+            candidates: shared
+                .entry(candidates)
+                .or_insert_with_key(|candidates| candidates.clone().into())
+                .clone(),
         })
     }
 
@@ -384,34 +419,42 @@ impl<'a> Grouping<'a> {
     }
 }
 
-fn candidate(
-    node: &Node,
-    specs: &[&L2AdvertisementSpec],
-    backings: &[Backing],
-) -> Option<CandidateDuty> {
+/// The node under these advertisements; none where none of them selects it.
+fn standing<'a>(node: &'a Node, specs: &[&L2AdvertisementSpec]) -> Option<Standing<'a>> {
     let from: Vec<&L2AdvertisementSpec> = specs
         .iter()
         .copied()
         .filter(|spec| any_or_empty(&spec.node_selectors, &node.labels))
         .collect();
-    let serves = backings.iter().filter(|backing| backing.allows(&node.name));
-    let serves = u32::try_from(serves.count()).unwrap_or(u32::MAX);
-    if from.is_empty() || serves == 0 {
+    if from.is_empty() {
         return None;
     }
     let weights = from.iter().flat_map(|spec| &spec.preferred_node_selectors);
-    Some(CandidateDuty {
-        node: node.name.clone(),
-        ready: node.ready,
+    Some(Standing {
+        node,
+        weight: weights
+            .filter(|preferred| preferred.preference.matches(&node.labels))
+            .map(|preferred| preferred.weight.clamp(0, 100).unsigned_abs())
+            .sum(),
+        place: place(&from),
+    })
+}
+
+/// The node as a candidate for Services with these endpoints; none where it could
+/// pass traffic on to none of them.
+fn candidate(standing: &Standing, backings: &[Backing]) -> Option<CandidateDuty> {
+    let name = standing.node.name.as_str();
+    let serves = backings.iter().filter(|backing| backing.allows(name));
+    let serves = u32::try_from(serves.count()).unwrap_or(u32::MAX);
+    (serves > 0).then(|| CandidateDuty {
+        node: name.to_owned(),
+        ready: standing.node.ready,
         preference: Preference {
             serves,
-            weight: weights
-                .filter(|preferred| preferred.preference.matches(&node.labels))
-                .map(|preferred| preferred.weight.clamp(0, 100).unsigned_abs())
-                .sum(),
-            endpoints: backings.iter().map(|backing| backing.own(&node.name)).sum(),
+            weight: standing.weight,
+            endpoints: backings.iter().map(|backing| backing.own(name)).sum(),
         },
-        place: place(&from),
+        place: standing.place.clone(),
     })
 }
 

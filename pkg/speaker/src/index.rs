@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use herald_api::{BFDProfileSpec, L2AdvertisementSpec, LabelSelector};
-use herald_core::{AddressRange, Endpoint, Node, ServiceKey, TrafficPolicy};
+use herald_core::{AddressRange, Endpoint, Labels, Node, ServiceKey, TrafficPolicy};
+use litemap::LiteMap;
 
 use crate::bgp::{BgpAdvertisementView, PeerView};
 use crate::table::{Step, Table};
@@ -17,7 +18,7 @@ pub(crate) type ObjectKey = (String, String);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServiceView {
     pub(crate) uid: String,
-    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) labels: Labels,
     pub(crate) traffic_policy: TrafficPolicy,
     /// Its addresses, in the order of its status.
     pub(crate) vips: Vec<IpAddr>,
@@ -25,39 +26,41 @@ pub(crate) struct ServiceView {
     pub(crate) link_bandwidth: Option<u32>,
 }
 
-/// An `EndpointSlice`: on which nodes its endpoints are; no node for one
-/// outside the cluster.
+/// How many endpoints are on each node; no node for those outside the cluster.
+pub(crate) type PerNode = LiteMap<Option<String>, u32>;
+
+/// An `EndpointSlice`: where its endpoints are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SliceView {
     pub(crate) service: ServiceKey,
-    /// How many on each node.
-    pub(crate) ready: BTreeMap<Option<String>, u32>,
+    pub(crate) ready: PerNode,
     /// Those that still serve while they end.
-    pub(crate) ending: BTreeMap<Option<String>, u32>,
+    pub(crate) ending: PerNode,
 }
 
 impl SliceView {
     pub(crate) fn new(service: ServiceKey, endpoints: impl Iterator<Item = Endpoint>) -> Self {
-        let mut slice = Self {
-            service,
-            ready: BTreeMap::new(),
-            ending: BTreeMap::new(),
-        };
+        let mut ready = BTreeMap::new();
+        let mut ending = BTreeMap::new();
         for endpoint in endpoints {
             if endpoint.ready {
-                *slice.ready.entry(endpoint.node).or_default() += 1;
+                *ready.entry(endpoint.node).or_default() += 1;
             } else if endpoint.serving && endpoint.terminating {
-                *slice.ending.entry(endpoint.node).or_default() += 1;
+                *ending.entry(endpoint.node).or_default() += 1;
             }
         }
-        slice
+        Self {
+            service,
+            ready: ready.into_iter().collect(),
+            ending: ending.into_iter().collect(),
+        }
     }
 }
 
 /// A pool as far as advertisements select it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PoolView {
-    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) labels: Labels,
     pub(crate) ranges: Vec<AddressRange>,
 }
 

@@ -7,11 +7,13 @@ use herald_api::following;
 use herald_api::names::{HEARTBEAT_KEY_PRIMARY, SECRET_HEARTBEAT_KEYS};
 use herald_election::{KeyError, KeyRing};
 use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
 use kube::runtime::watcher as watch;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client};
 use thiserror::Error;
 use tokio::sync::watch::{Receiver, channel};
+
+use crate::watch::all_in;
 
 /// None while there are no keys.
 pub(crate) type Keys = Receiver<Option<Arc<KeyRing>>>;
@@ -25,19 +27,22 @@ enum KeysError {
     NoPrimary,
     #[error("Secret {SECRET_HEARTBEAT_KEYS}: {0}")]
     Key(#[from] KeyError),
+    // What the parser says may cite the keys.
+    #[error("Secret {SECRET_HEARTBEAT_KEYS} is not of a Secret's form")]
+    Form,
 }
 
 /// Follows the Secret in a task of its own. One that is gone or of no use leaves
 /// the keys as they were.
-pub(crate) fn start(client: Client, namespace: &str) -> Keys {
+pub(crate) fn start(client: &Client, namespace: &str) -> Keys {
     let (publish, keys) = channel(None);
-    let api = Api::<Secret>::namespaced(client, namespace);
+    let source = all_in::<Secret>(client, namespace);
     let only = watcher::Config::default().fields(&format!("metadata.name={SECRET_HEARTBEAT_KEYS}"));
     tokio::spawn(async move {
         let events = following(
             SECRET_HEARTBEAT_KEYS,
             "the keys are used on",
-            watch(api, only),
+            watch(source.api, only),
         );
         let mut events = std::pin::pin!(events);
         let mut listed = false;
@@ -66,7 +71,11 @@ pub(crate) fn start(client: Client, namespace: &str) -> Keys {
                 }
             };
             listed = true;
-            match ring(&secret) {
+            match secret
+                .decode()
+                .map_err(|_| KeysError::Form)
+                .and_then(|secret| ring(&secret))
+            {
                 Ok(ring) => {
                     tracing::info!(?ring, "keys for heartbeats");
                     if publish.send(Some(Arc::new(ring))).is_err() {

@@ -119,7 +119,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), SpeakerError> {
     let news = watch::start(&client, &config);
-    let keys = keys::start(client.clone(), &config.namespace);
+    let keys = keys::start(&client, &config.namespace);
     let notes = events::start(client.clone(), &config.node);
     let (publish, decided) = channel(Decided::default());
     let (uid, node_uid) = channel(String::new());

@@ -13,10 +13,10 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::duties::Vip;
 use crate::index::InterfaceView;
 use crate::metrics::{Metrics, ServiceLabel};
 use crate::node_object::NodeObject;
-use crate::view::Vip;
 
 /// Changes are gathered for this long, so that a node that takes a thousand
 /// addresses over writes a few times.
@@ -53,7 +53,7 @@ pub(crate) struct SegmentStatus {
 /// A group that is ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Owned {
-    pub(crate) vips: Vec<Vip>,
+    pub(crate) vips: Arc<[Vip]>,
     pub(crate) since: Timestamp,
     pub(crate) cause: &'static str,
     pub(crate) from: Option<String>,
@@ -165,7 +165,7 @@ impl Board {
     fn count(&self, metrics: &Metrics) {
         let mut counts: BTreeMap<_, i64> = BTreeMap::new();
         let owned = self.segments.values().flat_map(|s| s.owned.values());
-        for (_, services) in owned.flat_map(|owned| &owned.vips) {
+        for (_, services) in owned.flat_map(|owned| owned.vips.iter()) {
             for service in services {
                 *counts.entry(&service.key).or_default() += 1;
             }
@@ -305,7 +305,7 @@ mod tests {
             uid: "u".into(),
         });
         let owned = Owned {
-            vips: vec![("10.20.100.0".parse().unwrap(), vec![service])],
+            vips: [("10.20.100.0".parse().unwrap(), vec![service])].into(),
             since: Timestamp::UNIX_EPOCH,
             cause: "Lost",
             from: Some("n2".into()),

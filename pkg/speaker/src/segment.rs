@@ -16,13 +16,14 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::beats::{BUFFER, Beats};
+use crate::duties::Vip;
 use crate::events::Note;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::port::{Plan, Port, PortEvent, Question};
 use crate::report::Report;
 use crate::traps::{OnHost, Traps};
-use crate::view::{SegmentView, Vip};
+use crate::view::SegmentView;
 use told::Told;
 
 mod act;
@@ -349,8 +350,12 @@ impl Segment {
             return;
         };
         for group in self.holding.keys() {
-            let known = before.groups.get(group).map_or(&[][..], Vec::as_slice);
-            let vips = view.groups.get(group).into_iter().flatten();
+            let known = before.groups.get(group).cloned().unwrap_or_default();
+            let vips = view
+                .groups
+                .get(group)
+                .into_iter()
+                .flat_map(|vips| vips.iter());
             for (address, _) in vips.filter(|vip| !known.iter().any(|known| known.0 == vip.0)) {
                 self.fresh.insert(*address, now);
             }
@@ -419,10 +424,11 @@ impl Segment {
         let _ = self.common.reports.send(Report::Segment(name, None));
     }
 
-    fn addresses(&self, group: GroupId) -> &[Vip] {
+    fn addresses(&self, group: GroupId) -> Arc<[Vip]> {
         let view = self.view.as_ref();
         view.and_then(|view| view.groups.get(&group))
-            .map_or(&[], Vec::as_slice)
+            .cloned()
+            .unwrap_or_default()
     }
 
     fn name_of(&self, node: NodeId) -> String {

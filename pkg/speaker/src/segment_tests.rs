@@ -151,16 +151,17 @@ fn decided(number: u64, vips: &[&str]) -> Decided {
         .collect();
     let group = vips.first().map(|(lowest, _)| GroupDuty {
         id: GroupId::of(lowest),
-        vips: vips.clone(),
+        vips: vips.clone().into(),
         policy: Policy::Available,
         profile: Profile::Default,
         rebalance: Rebalance::Manual,
-        candidates: vec![CandidateDuty {
+        candidates: [CandidateDuty {
             node: "n1".into(),
             ready: true,
             preference: Preference::default(),
             place: Place::Subnet,
-        }],
+        }]
+        .into(),
     });
     let node = NodeDuty {
         id: NodeId::of("n1"),

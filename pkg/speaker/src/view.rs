@@ -14,24 +14,28 @@ use herald_core::AddressRange;
 use herald_election::{Candidate, Group, GroupId, NodeId, View, spread};
 use herald_net::{Interface, same_subnet};
 
-use crate::duties::{CandidateDuty, Duties, GroupDuty, NodeDuty, Place, ServiceRef};
+use crate::duties::{CandidateDuty, Duties, GroupDuty, NodeDuty, Place, Vip};
 use crate::index::InterfaceView;
-
-/// An address that this node announces if it owns the group.
-pub(crate) type Vip = (IpAddr, Vec<Arc<ServiceRef>>);
 
 /// A segment, as far as the API knows of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SegmentView {
     pub(crate) election: View,
     /// What this node announces of each group.
-    pub(crate) groups: BTreeMap<GroupId, Vec<Vip>>,
+    pub(crate) groups: BTreeMap<GroupId, Arc<[Vip]>>,
     /// The other nodes that are expected.
     pub(crate) peers: Vec<PeerView>,
     /// The names of all nodes with a speaker.
     pub(crate) names: BTreeMap<NodeId, String>,
     /// See [`Duties::rebalance`].
     pub(crate) rebalance: BTreeMap<String, Option<String>>,
+}
+
+impl SegmentView {
+    /// What this node announces of all groups.
+    pub(crate) fn vips(&self) -> impl Iterator<Item = &Vip> {
+        self.groups.values().flat_map(|vips| vips.iter())
+    }
 }
 
 /// How to reach another node.
@@ -146,7 +150,7 @@ pub(crate) fn stranded(duties: &Duties) -> Vec<(&Vip, &str)> {
             Some((candidate, node))
         });
         let nodes: Vec<_> = nodes.collect();
-        for vip in &group.vips {
+        for vip in group.vips.iter() {
             let placed = nodes.iter().any(|(candidate, node)| {
                 node.interfaces.as_ref().is_none_or(|interfaces| {
                     interfaces.iter().any(|interface| {
@@ -183,18 +187,18 @@ fn is_expected(mine: &InterfaceView, node: &NodeDuty) -> bool {
 }
 
 /// What a node announces of a group on one interface.
-fn carried(duty: &GroupDuty, node: &str, interface: &InterfaceView) -> Vec<Vip> {
+fn carried(duty: &GroupDuty, node: &str, interface: &InterfaceView) -> Arc<[Vip]> {
     let candidate = duty.candidates.iter().find(|c| c.node == node);
     let takes = |candidate: &CandidateDuty, vip: &Vip| {
         candidate
             .place
             .takes(&interface.name, &interface.addresses, &vip.0)
     };
-    duty.vips
-        .iter()
-        .filter(|vip| candidate.is_some_and(|candidate| takes(candidate, vip)))
-        .cloned()
-        .collect()
+    let carries = |vip: &&Vip| candidate.is_some_and(|candidate| takes(candidate, vip));
+    if duty.vips.iter().all(|vip| carries(&vip)) {
+        return duty.vips.clone();
+    }
+    duty.vips.iter().filter(carries).cloned().collect()
 }
 
 /// The candidates on the segment: those that have a place on it for an address
@@ -215,7 +219,7 @@ fn candidates(
     };
     let mut unknown = Vec::new();
     let mut found = Vec::new();
-    for candidate in &duty.candidates {
+    for candidate in duty.candidates.iter() {
         let Some(node) = expected.get(&candidate.node) else {
             continue;
         };

@@ -1,8 +1,8 @@
 //! Watches of the API, each a task that turns objects into [`Change`]s.
 
+mod raw;
 mod shown;
 
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
@@ -11,12 +11,14 @@ use herald_api::names::{
     LABEL_SERVICE_NAME,
 };
 use herald_api::{
-    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, convert,
-    following,
+    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, L2Status,
+    convert, following,
 };
 use herald_core::ServiceKey;
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::core::ApiResource;
 use kube::runtime::watcher as watch;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -29,6 +31,7 @@ use crate::index::{
     AdvertisementView, Change, News, NodeView, ObjectKey, PoolView, ServiceView, SliceView,
 };
 use crate::table::Step;
+pub(crate) use raw::Raw;
 use shown::{Shown, SpeakerPod};
 
 /// Changes under way to the index; a watch waits when it is full.
@@ -38,62 +41,66 @@ const BACKLOG: usize = 256;
 /// that one whose connection died without a word is not waited on for long.
 const LIFETIME: u32 = 60;
 
+/// Objects that are listed at a time. A page is in memory as a whole, and what its
+/// decoding took the process does not give back.
+const PAGE: u32 = 50;
+
 /// Starts following the API. The changes end when the receiver is dropped.
 pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<News> {
     let (changes, receiver) = mpsc::channel(BACKLOG);
     let own = config.namespace.as_str();
     let unclassed = config.handle_unclassed;
     follow(
-        Api::<Node>::all(client.clone()),
+        all_of::<Node>(client),
         all(),
         changes.clone(),
         Change::Node,
-        |node| (node.name_any(), Some(node_view(node))),
+        |node: &Node| (node.name_any(), Some(node_view(node))),
     );
     follow(
-        Api::<SpeakerPod>::namespaced(client.clone(), own),
+        all_in::<Pod>(client, own),
         all().labels(&format!("{LABEL_APP_NAME}={APP_SPEAKER}")),
         changes.clone(),
         Change::Speaker,
-        |pod| (pod.name_any(), pod.speaks_on()),
+        |pod: &SpeakerPod| (pod.name_any(), pod.speaks_on()),
     );
     follow(
-        Api::<Shown>::namespaced(client.clone(), own),
+        all_in::<L2Status>(client, own),
         all(),
         changes.clone(),
         Change::Interfaces,
-        |status| (status.name_any(), status.interfaces()),
+        |status: &Shown| (status.name_any(), status.interfaces()),
     );
     follow(
-        Api::<Service>::all(client.clone()),
+        all_of::<Service>(client),
         all().fields("spec.type=LoadBalancer"),
         changes.clone(),
         Change::Service,
-        move |object| {
+        move |object: &Service| {
             let (namespace, name) = object_key(object);
             (ServiceKey::new(namespace, name), service(object, unclassed))
         },
     );
     follow(
-        Api::<EndpointSlice>::all(client.clone()),
+        all_of::<EndpointSlice>(client),
         all().labels(LABEL_SERVICE_NAME),
         changes.clone(),
         Change::Slice,
-        |object| (object_key(object), slice(object)),
+        |object: &EndpointSlice| (object_key(object), slice(object)),
     );
     follow(
-        Api::<IPAddressPool>::namespaced(client.clone(), own),
+        all_in::<IPAddressPool>(client, own),
         all(),
         changes.clone(),
         Change::Pool,
-        |pool| (pool.name_any(), Some(pool_view(pool))),
+        |pool: &IPAddressPool| (pool.name_any(), Some(pool_view(pool))),
     );
     follow(
-        Api::<L2Advertisement>::namespaced(client.clone(), own),
+        all_in::<L2Advertisement>(client, own),
         all(),
         changes.clone(),
         Change::Advertisement,
-        |advertisement| {
+        |advertisement: &L2Advertisement| {
             (
                 advertisement.name_any(),
                 Some(advertisement_view(advertisement)),
@@ -106,11 +113,11 @@ pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<News> {
 
 fn follow_bgp(client: &Client, own: &str, changes: mpsc::Sender<News>) {
     follow(
-        Api::<BGPPeer>::namespaced(client.clone(), own),
+        all_in::<BGPPeer>(client, own),
         all(),
         changes.clone(),
         Change::Peer,
-        |peer| {
+        |peer: &BGPPeer| {
             let view = PeerView {
                 spec: Arc::new(peer.spec.clone()),
                 uid: peer.uid().unwrap_or_default(),
@@ -119,25 +126,25 @@ fn follow_bgp(client: &Client, own: &str, changes: mpsc::Sender<News>) {
         },
     );
     follow(
-        Api::<BGPAdvertisement>::namespaced(client.clone(), own),
+        all_in::<BGPAdvertisement>(client, own),
         all(),
         changes.clone(),
         Change::BgpAdvertisement,
-        |object| (object.name_any(), Some(Arc::new(object.spec.clone()))),
+        |object: &BGPAdvertisement| (object.name_any(), Some(Arc::new(object.spec.clone()))),
     );
     follow(
-        Api::<BFDProfile>::namespaced(client.clone(), own),
+        all_in::<BFDProfile>(client, own),
         all(),
         changes.clone(),
         Change::Profile,
-        |profile| (profile.name_any(), Some(profile.spec.clone())),
+        |profile: &BFDProfile| (profile.name_any(), Some(profile.spec.clone())),
     );
     follow(
-        Api::<Community>::namespaced(client.clone(), own),
+        all_in::<Community>(client, own),
         all(),
         changes,
         Change::Community,
-        |object| {
+        |object: &Community| {
             let aliases = object.spec.communities.iter();
             let aliases = aliases.map(|alias| (alias.name.clone(), alias.value.clone()));
             (object.name_any(), Some(aliases.collect()))
@@ -145,53 +152,97 @@ fn follow_bgp(client: &Client, own: &str, changes: mpsc::Sender<News>) {
     );
 }
 
-/// All objects of a kind.
-fn all() -> watcher::Config {
-    watcher::Config::default().timeout(LIFETIME)
+/// The objects of a kind, and what the kind is called.
+pub(crate) struct Source {
+    pub(crate) api: Api<Raw>,
+    pub(crate) kind: String,
 }
 
+fn all_of<K: Resource<DynamicType = ()>>(client: &Client) -> Source {
+    let resource = ApiResource::erase::<K>(&());
+    Source {
+        api: Api::all_with(client.clone(), &resource),
+        kind: resource.kind,
+    }
+}
+
+/// Those in a namespace.
+pub(crate) fn all_in<K>(client: &Client, namespace: &str) -> Source
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    let resource = ApiResource::erase::<K>(&());
+    Source {
+        api: Api::namespaced_with(client.clone(), namespace, &resource),
+        kind: resource.kind,
+    }
+}
+
+/// All objects of a source.
+fn all() -> watcher::Config {
+    watcher::Config::default().timeout(LIFETIME).page_size(PAGE)
+}
+
+/// What an event changes, if its object can be read.
+type Turn = Box<dyn Fn(Event<Raw>) -> serde_json::Result<Change> + Send + Sync>;
+
 /// Follows one kind in a task of its own.
-fn follow<K, Key, Value>(
-    api: Api<K>,
+fn follow<T, Key, Value>(
+    source: Source,
     config: watcher::Config,
     changes: mpsc::Sender<News>,
     wrap: fn(Step<Key, Value>) -> Change,
-    view: impl Fn(&K) -> (Key, Option<Value>) + Send + Sync + 'static,
+    view: impl Fn(&T) -> (Key, Option<Value>) + Send + Sync + 'static,
 ) where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    Key: Send + 'static,
-    Value: Send + 'static,
+    T: DeserializeOwned,
+    Key: 'static,
+    Value: 'static,
 {
-    tokio::spawn(async move {
-        let events = watch(api, config);
-        let events = following(K::kind(&()), "what is announced stays", events);
-        let mut events = std::pin::pin!(events);
-        while let Some(event) = events.next().await {
-            let number = match &event {
-                Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => {
-                    number_of(object)
-                }
-                Event::Init | Event::InitDone => 0,
-            };
-            let step = match event {
-                Event::Init => Step::Begin,
-                Event::InitApply(object) => {
-                    let (key, value) = view(&object);
-                    Step::Listed(key, value)
-                }
-                Event::InitDone => Step::Complete,
-                Event::Apply(object) => {
-                    let (key, value) = view(&object);
-                    Step::Put(key, value)
-                }
-                Event::Delete(object) => Step::Remove(view(&object).0),
-            };
-            let change = wrap(step);
-            if changes.send(News { number, change }).await.is_err() {
-                return;
+    let turn = move |event| {
+        Ok(wrap(match event {
+            Event::Init => Step::Begin,
+            Event::InitApply(object) => {
+                let (key, value) = view(&Raw::decode(&object)?);
+                Step::Listed(key, value)
             }
+            Event::InitDone => Step::Complete,
+            Event::Apply(object) => {
+                let (key, value) = view(&object.decode()?);
+                Step::Put(key, value)
+            }
+            Event::Delete(object) => Step::Remove(view(&object.decode()?).0),
+        }))
+    };
+    tokio::spawn(pass_on(source, config, changes, Box::new(turn)));
+}
+
+async fn pass_on(
+    Source { api, kind }: Source,
+    config: watcher::Config,
+    changes: mpsc::Sender<News>,
+    turn: Turn,
+) {
+    let events = following(&kind, "what is announced stays", watch(api, config));
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        let (number, name) = match &event {
+            Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => {
+                (number_of(object), object_key(object))
+            }
+            Event::Init | Event::InitDone => (0, ObjectKey::default()),
+        };
+        let change = match turn(event) {
+            Ok(change) => change,
+            Err(error) => {
+                let (namespace, name) = name;
+                tracing::warn!(kind, namespace, name, %error, "can't be read, and is left out");
+                continue;
+            }
+        };
+        if changes.send(News { number, change }).await.is_err() {
+            return;
         }
-    });
+    }
 }
 
 fn object_key(object: &impl ResourceExt) -> ObjectKey {
@@ -239,7 +290,7 @@ fn service(service: &Service, unclassed: bool) -> Option<ServiceView> {
     }
     Some(ServiceView {
         uid: service.uid().unwrap_or_default(),
-        labels: service.labels().clone(),
+        labels: convert::labels(service),
         traffic_policy: convert::traffic_policy(spec),
         vips: convert::vips(service).collect(),
         link_bandwidth: link_bandwidth(service),
@@ -259,7 +310,7 @@ fn slice(slice: &EndpointSlice) -> Option<SliceView> {
 
 fn pool_view(pool: &IPAddressPool) -> PoolView {
     PoolView {
-        labels: pool.labels().clone(),
+        labels: convert::labels(pool),
         // What is no range is told by the operator, on the pool.
         ranges: pool
             .spec
@@ -272,8 +323,11 @@ fn pool_view(pool: &IPAddressPool) -> PoolView {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::net::IpAddr;
 
+    use http::{Request, Response};
+    use kube::client::Body;
     use serde_json::{Value, json};
 
     use super::*;
@@ -293,6 +347,41 @@ mod tests {
             object["spec"]["loadBalancerClass"] = Value::from(class);
         }
         serde_json::from_value(object).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_object_that_cannot_be_read_is_left_out() {
+        let object = |name: &str, number: &str, spec: Value| json!({"metadata": {"name": name, "resourceVersion": number}, "spec": spec});
+        let good = json!({"addresses": ["10.20.100.0/24"]});
+        let list = json!({
+            "apiVersion": "herald.example/v1", "kind": "IPAddressPoolList",
+            "metadata": {"resourceVersion": "9"},
+            "items": [object("odd", "7", json!("text")), object("good", "8", good)],
+        });
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let list = list.to_string();
+            async move {
+                if request.uri().query().unwrap_or_default().contains("watch=") {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Infallible>(Response::new(Body::from(list.into_bytes())))
+            }
+        });
+        let client = Client::new(service, "default");
+        let (changes, mut news) = mpsc::channel(BACKLOG);
+        let view = |pool: &IPAddressPool| (pool.name_any(), Some(pool_view(pool)));
+        let pools = all_in::<IPAddressPool>(&client, "default");
+        follow(pools, all(), changes, Change::Pool, view);
+        let mut seen = Vec::new();
+        loop {
+            let News { number, change } = news.recv().await.unwrap();
+            match change {
+                Change::Pool(Step::Listed(name, _)) => seen.push((name, number)),
+                Change::Pool(Step::Complete) => break,
+                _ => {}
+            }
+        }
+        assert_eq!(seen, [("good".to_owned(), 8)]);
     }
 
     #[test]

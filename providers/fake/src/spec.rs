@@ -152,7 +152,7 @@ fn health_check(service: &ServiceRequest, listeners: &[Listener]) -> Result<Heal
 
 #[cfg(test)]
 pub mod tests {
-    use herald_core::{ServiceKey, TargetPort};
+    use herald_core::{Labels, ServiceKey, TargetPort};
 
     use super::*;
 
@@ -176,7 +176,7 @@ pub mod tests {
     pub fn node(number: u8) -> Node {
         Node {
             name: format!("n{number}"),
-            labels: BTreeMap::new(),
+            labels: Labels::new(),
             internal_addresses: vec![
                 [172, 30, 0, number].into(),
                 format!("fd30::{number:x}").parse().unwrap(),

@@ -1,6 +1,6 @@
 use herald_api::BGPAdvertisementSpec;
 use herald_bgp::Community;
-use herald_core::{ServiceKey, Taint, TrafficPolicy};
+use herald_core::{Labels, ServiceKey, Taint, TrafficPolicy};
 
 use super::*;
 use crate::index::{Change, NodeView, PoolView, ServiceView, SliceView};
@@ -10,7 +10,7 @@ fn node(name: &str, address: &str) -> NodeView {
     NodeView {
         node: Node {
             name: name.into(),
-            labels: BTreeMap::new(),
+            labels: Labels::new(),
             internal_addresses: vec![address.parse().unwrap()],
             ready: true,
             network_unavailable: false,
@@ -38,13 +38,13 @@ fn index(policy: TrafficPolicy, spec: BGPAdvertisementSpec) -> Index {
     let mut index = Index::default();
     let service = ServiceView {
         uid: "u".into(),
-        labels: BTreeMap::new(),
+        labels: Labels::new(),
         traffic_policy: policy,
         vips: vec!["192.0.2.1".parse().unwrap()],
         link_bandwidth: None,
     };
     let pool = PoolView {
-        labels: BTreeMap::new(),
+        labels: Labels::new(),
         ranges: vec!["192.0.2.0/24".parse().unwrap()],
     };
     let peer = PeerView {

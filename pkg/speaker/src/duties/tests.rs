@@ -1,4 +1,5 @@
 use herald_api::{LabelSelector, LabelSelectorRequirement, PreferredNodeSelector};
+use herald_core::Labels;
 
 use super::*;
 use crate::index::{Change, NodeView};
@@ -9,7 +10,7 @@ const VIP: &str = "10.20.100.0";
 fn node(name: &str) -> Node {
     Node {
         name: name.into(),
-        labels: BTreeMap::from([("name".into(), name.into())]),
+        labels: [("name".into(), name.into())].into_iter().collect(),
         internal_addresses: Vec::new(),
         provider_id: None,
         taints: Vec::new(),
@@ -28,7 +29,7 @@ fn web() -> ServiceKey {
 fn service(traffic_policy: TrafficPolicy) -> ServiceView {
     ServiceView {
         uid: "u".into(),
-        labels: BTreeMap::from([("tier".into(), "web".into())]),
+        labels: [("tier".into(), "web".into())].into_iter().collect(),
         traffic_policy,
         vips: vec![VIP.parse().unwrap(), "fd20::1:0".parse().unwrap()],
         link_bandwidth: None,
@@ -36,12 +37,12 @@ fn service(traffic_policy: TrafficPolicy) -> ServiceView {
 }
 
 fn slice(ready: &[&str], ending: &[&str]) -> SliceView {
-    let nodes = |names: &[&str]| {
+    let nodes = |names: &[&str]| -> PerNode {
         let mut nodes = BTreeMap::new();
         for name in names {
             *nodes.entry(Some((*name).to_owned())).or_default() += 1;
         }
-        nodes
+        nodes.into_iter().collect()
     };
     SliceView {
         service: web(),
@@ -67,7 +68,7 @@ impl Cluster {
         cluster.service(TrafficPolicy::Cluster);
         cluster.endpoints(slice(&["n1"], &[]));
         let pool = PoolView {
-            labels: BTreeMap::from([("net".into(), "lan".into())]),
+            labels: [("net".into(), "lan".into())].into_iter().collect(),
             ranges: vec![
                 "10.20.100.0/22".parse().unwrap(),
                 "fd20::1:0/112".parse().unwrap(),
@@ -145,7 +146,7 @@ impl Cluster {
     /// Candidates of the only group; none where there is no group.
     fn candidates(&self) -> Vec<String> {
         let groups = self.groups();
-        let candidates = groups.iter().flat_map(|group| &group.candidates);
+        let candidates = groups.iter().flat_map(|group| group.candidates.iter());
         candidates.map(|candidate| candidate.node.clone()).collect()
     }
 
@@ -208,7 +209,7 @@ fn services_that_share_an_address_are_one_group() {
 fn addresses_of_different_advertisements_move_by_themselves() {
     let mut cluster = Cluster::new();
     let pool = |range: &str| PoolView {
-        labels: BTreeMap::new(),
+        labels: Labels::new(),
         ranges: vec![range.parse().unwrap()],
     };
     cluster.put(Change::Pool(Step::Put(
@@ -296,7 +297,7 @@ fn with_local_the_nodes_with_endpoints_may_own_and_the_most_come_first() {
 fn an_endpoint_outside_the_cluster_serves_cluster_policy_only() {
     let mut cluster = Cluster::new();
     let outside = SliceView {
-        ready: BTreeMap::from([(None, 1)]),
+        ready: [(None, 1)].into_iter().collect(),
         ..slice(&[], &[])
     };
     cluster.endpoints(outside);
@@ -316,7 +317,7 @@ fn nobody_owns_without_an_endpoint_an_advertisement_or_a_pool() {
         },
         |cluster| {
             let other = LabelSelector {
-                match_labels: BTreeMap::from([("tier".into(), "db".into())]),
+                match_labels: [("tier".into(), "db".into())].into_iter().collect(),
                 ..LabelSelector::default()
             };
             cluster.advertise(&[spec(|spec| spec.service_selectors = vec![other])]);
@@ -332,7 +333,7 @@ fn nobody_owns_without_an_endpoint_an_advertisement_or_a_pool() {
 #[test]
 fn an_advertisement_selects_pools_by_name_or_label() {
     let by_label = LabelSelector {
-        match_labels: BTreeMap::from([("net".into(), "lan".into())]),
+        match_labels: [("net".into(), "lan".into())].into_iter().collect(),
         ..LabelSelector::default()
     };
     for spec in [

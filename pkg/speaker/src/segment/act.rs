@@ -172,8 +172,8 @@ impl Segment {
             },
         );
         self.holding.insert(group, holding);
-        let addresses = self.addresses(group).to_vec();
-        for vip in &addresses {
+        let addresses = self.addresses(group);
+        for vip in addresses.iter() {
             self.yielding.remove(&vip.0);
             if cause == Cause::Vacant {
                 self.fresh.insert(vip.0, now);
@@ -201,7 +201,7 @@ impl Segment {
     pub(super) fn publish(&mut self, own: &Arc<BTreeSet<[u8; 6]>>) {
         let mut hold = BTreeMap::new();
         for (group, holding) in self.holding.iter().filter(|(_, holding)| !holding.silent) {
-            for (address, _) in self.addresses(*group) {
+            for (address, _) in self.addresses(*group).iter() {
                 hold.insert(*address, holding.times);
             }
         }

@@ -116,8 +116,8 @@ impl Segment {
     /// Warns the owners of the Services that have an address.
     pub(super) fn warn(&self, address: IpAddr, reason: &'static str, text: &str) {
         tracing::error!(%address, "{text}");
-        let groups = self.view.iter().flat_map(|view| view.groups.values());
-        for vip in groups.flatten().filter(|vip| vip.0 == address) {
+        let vips = self.view.iter().flat_map(|view| view.vips());
+        for vip in vips.filter(|vip| vip.0 == address) {
             self.tell(std::slice::from_ref(vip), true, reason, text);
         }
     }

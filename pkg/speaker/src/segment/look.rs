@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use herald_election::{Liveness, NodeId, Unanswered};
 
 use super::Segment;
+use crate::duties::Vip;
 use crate::port::Question;
 use crate::traps::Subject;
-use crate::view::{SegmentView, Vip};
+use crate::view::SegmentView;
 
 /// Between two looks, as settings tell nobody when they change.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -95,7 +96,8 @@ impl Segment {
         let groups = view.election.groups.iter().filter_map(checks);
         groups
             .flat_map(|(group, owner)| {
-                let vips = view.groups.get(&group).into_iter().flatten();
+                let vips = view.groups.get(&group).into_iter();
+                let vips = vips.flat_map(|vips| vips.iter());
                 vips.map(move |(address, _)| (*address, owner))
             })
             .collect()

@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use herald_election::{Cause, GroupId, Liveness};
 
 use super::{Holding, Segment};
+use crate::duties::Vip;
 use crate::events::Note;
 use crate::metrics::{InterfaceLabel, LivenessLabel, ReasonLabel};
 use crate::report::{Owned, Report, SegmentStatus, cause_name, liveness_name, tells_of_peers};
-use crate::view::Vip;
 
 /// All that can be seen of a peer.
 const LIVENESS: [Liveness; 7] = [
@@ -28,7 +28,7 @@ impl Segment {
         let Some(view) = self.view.clone() else {
             return;
         };
-        self.told.retain(view.groups.values().flatten());
+        self.told.retain(view.vips());
         let ours: Vec<GroupId> = self
             .holding
             .iter()
@@ -138,7 +138,7 @@ impl Segment {
             Cause::Vacant | Cause::Resumed => None,
         };
         Owned {
-            vips: self.addresses(group).to_vec(),
+            vips: self.addresses(group),
             since: holding.since,
             cause: cause_name(holding.cause),
             from,

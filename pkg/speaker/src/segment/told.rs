@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::duties::ServiceRef;
-use crate::view::Vip;
+use crate::duties::Vip;
 
 /// Addresses of which this node was the last one that was told to announce them,
 /// with their Services.

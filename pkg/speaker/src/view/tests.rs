@@ -43,7 +43,7 @@ fn group(vips: &[&str], place: &Place, nodes: &[&str]) -> GroupDuty {
         .collect();
     GroupDuty {
         id: GroupId::of(&vips[0].0),
-        vips,
+        vips: vips.into(),
         policy: Policy::Available,
         profile: Profile::Default,
         rebalance: Rebalance::Manual,

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use herald_core::{
-    Backend, Endpoint, EndpointPort, IpFamily, Node, Protocol, ServiceKey, ServicePort,
+    Backend, Endpoint, EndpointPort, IpFamily, Labels, Node, Protocol, ServiceKey, ServicePort,
     ServiceReference, ServiceRequest, Taint, TargetPort, TrafficPolicy,
 };
 use proptest::prelude::*;
@@ -35,7 +35,7 @@ fn port(name: &str, protocol: Protocol, port: u16) -> ServicePort {
 fn node(number: u8) -> Node {
     Node {
         name: format!("n{number}"),
-        labels: BTreeMap::new(),
+        labels: Labels::new(),
         internal_addresses: vec![[10, 0, 1, number].into()],
         ready: true,
         network_unavailable: false,

@@ -1,7 +1,6 @@
 //! Services, nodes and providers for tests against the strict stand-in.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,8 @@ use aws_credential_types::Credentials;
 use herald_aws::budget::Budget;
 use herald_aws::{Aws, Connection, Metrics, Settings, Tuning};
 use herald_core::{
-    Ingress, IngressPoint, Node, Protocol, ServiceKey, ServicePort, ServiceRequest, TargetPort,
+    Ingress, IngressPoint, Labels, Node, Protocol, ServiceKey, ServicePort, ServiceRequest,
+    TargetPort,
 };
 use herald_fakeaws::{FakeAws, fixtures};
 use herald_provider::{Desired, DynProvider, Outcome, ProviderError};
@@ -76,7 +76,7 @@ pub fn provider_at(endpoint: &str, settings: Settings, tuning: Tuning, budget: B
 pub fn node(n: u16) -> Node {
     Node {
         name: format!("node-{n}"),
-        labels: BTreeMap::new(),
+        labels: Labels::new(),
         internal_addresses: vec![IpAddr::V4(fixtures::node_address(n))],
         ready: true,
         network_unavailable: false,

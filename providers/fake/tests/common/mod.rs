@@ -1,9 +1,8 @@
 //! A cloud in this process, and Services to try on it.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use herald_core::{Node, Protocol, ServiceKey, ServicePort, ServiceRequest, TargetPort};
+use herald_core::{Labels, Node, Protocol, ServiceKey, ServicePort, ServiceRequest, TargetPort};
 use herald_fake::FakeCloud;
 use herald_fakecloud::wire::LoadBalancer;
 use herald_fakecloud::{Config, Server};
@@ -58,7 +57,7 @@ pub fn present(nodes: std::ops::Range<u8>) -> (ServiceRequest, Vec<Node>) {
     let nodes = nodes
         .map(|number| Node {
             name: format!("n{number}"),
-            labels: BTreeMap::new(),
+            labels: Labels::new(),
             internal_addresses: vec![[127, 0, 1, number].into(), "::1".parse().unwrap()],
             ready: true,
             network_unavailable: false,
