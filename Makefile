@@ -54,7 +54,9 @@ scenarios: build ## The lab's scenarios; make scenarios NAMES="expose node-crash
 
 .PHONY: bench
 bench: ## The scenarios that measure something, with what users run; figures at the end
-	cargo build --release --workspace --bins
+	cargo build --release --workspace --bins --exclude herald-speaker-cmd
+	@deploy/build
+	@install target/speaker/herald-speaker target/release/
 	@target/release/herald-lab bench $(NAMES)
 
 .PHONY: bench-aws
