@@ -55,7 +55,8 @@ impl<K: Ord, V: PartialEq> Table<K, V> {
                 let first = !std::mem::replace(&mut self.complete, true);
                 let listed = std::mem::take(&mut self.listed);
                 let changed = self.known != listed;
-                self.known = listed;
+                // Collected anew, the nodes of the tree are full: half as large.
+                self.known = listed.into_iter().collect();
                 first || changed
             }
             Step::Put(key, Some(value)) => {
