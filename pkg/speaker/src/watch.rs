@@ -55,57 +55,49 @@ pub(crate) fn start(client: &Client, config: &Config) -> mpsc::Receiver<News> {
         all(),
         changes.clone(),
         Change::Node,
-        |node: &Node| (node.name_any(), Some(node_view(node))),
+        |node: &Node| Some(node_view(node)),
     );
     follow(
         all_in::<Pod>(client, own),
         all().labels(&format!("{LABEL_APP_NAME}={APP_SPEAKER}")),
         changes.clone(),
         Change::Speaker,
-        |pod: &SpeakerPod| (pod.name_any(), pod.speaks_on()),
+        SpeakerPod::speaks_on,
     );
     follow(
         all_in::<L2Status>(client, own),
         all(),
         changes.clone(),
         Change::Interfaces,
-        |status: &Shown| (status.name_any(), status.interfaces()),
+        Shown::interfaces,
     );
     follow(
         all_of::<Service>(client),
         all().fields("spec.type=LoadBalancer"),
         changes.clone(),
         Change::Service,
-        move |object: &Service| {
-            let (namespace, name) = object_key(object);
-            (ServiceKey::new(namespace, name), service(object, unclassed))
-        },
+        move |object: &Service| service(object, unclassed),
     );
     follow(
         all_of::<EndpointSlice>(client),
         all().labels(LABEL_SERVICE_NAME),
         changes.clone(),
         Change::Slice,
-        |object: &EndpointSlice| (object_key(object), slice(object)),
+        slice,
     );
     follow(
         all_in::<IPAddressPool>(client, own),
         all(),
         changes.clone(),
         Change::Pool,
-        |pool: &IPAddressPool| (pool.name_any(), Some(pool_view(pool))),
+        |pool: &IPAddressPool| Some(pool_view(pool)),
     );
     follow(
         all_in::<L2Advertisement>(client, own),
         all(),
         changes.clone(),
         Change::Advertisement,
-        |advertisement: &L2Advertisement| {
-            (
-                advertisement.name_any(),
-                Some(advertisement_view(advertisement)),
-            )
-        },
+        |advertisement: &L2Advertisement| Some(advertisement_view(advertisement)),
     );
     follow_bgp(client, own, changes);
     receiver
@@ -118,11 +110,10 @@ fn follow_bgp(client: &Client, own: &str, changes: mpsc::Sender<News>) {
         changes.clone(),
         Change::Peer,
         |peer: &BGPPeer| {
-            let view = PeerView {
+            Some(PeerView {
                 spec: Arc::new(peer.spec.clone()),
                 uid: peer.uid().unwrap_or_default(),
-            };
-            (peer.name_any(), Some(view))
+            })
         },
     );
     follow(
@@ -130,14 +121,14 @@ fn follow_bgp(client: &Client, own: &str, changes: mpsc::Sender<News>) {
         all(),
         changes.clone(),
         Change::BgpAdvertisement,
-        |object: &BGPAdvertisement| (object.name_any(), Some(Arc::new(object.spec.clone()))),
+        |object: &BGPAdvertisement| Some(Arc::new(object.spec.clone())),
     );
     follow(
         all_in::<BFDProfile>(client, own),
         all(),
         changes.clone(),
         Change::Profile,
-        |profile: &BFDProfile| (profile.name_any(), Some(profile.spec.clone())),
+        |profile: &BFDProfile| Some(profile.spec.clone()),
     );
     follow(
         all_in::<Community>(client, own),
@@ -147,7 +138,7 @@ fn follow_bgp(client: &Client, own: &str, changes: mpsc::Sender<News>) {
         |object: &Community| {
             let aliases = object.spec.communities.iter();
             let aliases = aliases.map(|alias| (alias.name.clone(), alias.value.clone()));
-            (object.name_any(), Some(aliases.collect()))
+            Some(aliases.collect())
         },
     );
 }
@@ -183,34 +174,55 @@ fn all() -> watcher::Config {
     watcher::Config::default().timeout(LIFETIME).page_size(PAGE)
 }
 
-/// What an event changes, if its object can be read.
-type Turn = Box<dyn Fn(Event<Raw>) -> serde_json::Result<Change> + Send + Sync>;
+/// By what a table finds an object.
+trait Key: 'static {
+    fn of(object: &Raw) -> Self;
+}
 
-/// Follows one kind in a task of its own.
-fn follow<T, Key, Value>(
+impl Key for String {
+    fn of(object: &Raw) -> Self {
+        object.name_any()
+    }
+}
+
+impl Key for ObjectKey {
+    fn of(object: &Raw) -> Self {
+        (object.namespace().unwrap_or_default(), object.name_any())
+    }
+}
+
+impl Key for ServiceKey {
+    fn of(object: &Raw) -> Self {
+        let (namespace, name) = ObjectKey::of(object);
+        Self::new(namespace, name)
+    }
+}
+
+/// What an event changes.
+type Turn = Box<dyn Fn(&Event<Raw>) -> serde_json::Result<Change> + Send + Sync>;
+
+/// Follows one kind in a task of its own. What can't be read stays as it was known.
+fn follow<T: DeserializeOwned, K: Key, V: 'static>(
     source: Source,
     config: watcher::Config,
     changes: mpsc::Sender<News>,
-    wrap: fn(Step<Key, Value>) -> Change,
-    view: impl Fn(&T) -> (Key, Option<Value>) + Send + Sync + 'static,
-) where
-    T: DeserializeOwned,
-    Key: 'static,
-    Value: 'static,
-{
-    let turn = move |event| {
+    wrap: fn(Step<K, V>) -> Change,
+    view: impl Fn(&T) -> Option<V> + Send + Sync + 'static,
+) {
+    let read = move |object: &Raw| Ok((K::of(object), view(&object.decode()?)));
+    let turn = move |event: &Event<Raw>| {
         Ok(wrap(match event {
             Event::Init => Step::Begin,
             Event::InitApply(object) => {
-                let (key, value) = view(&Raw::decode(&object)?);
+                let (key, value) = read(object)?;
                 Step::Listed(key, value)
             }
             Event::InitDone => Step::Complete,
             Event::Apply(object) => {
-                let (key, value) = view(&object.decode()?);
+                let (key, value) = read(object)?;
                 Step::Put(key, value)
             }
-            Event::Delete(object) => Step::Remove(view(&object.decode()?).0),
+            Event::Delete(object) => Step::Remove(K::of(object)),
         }))
     };
     tokio::spawn(pass_on(source, config, changes, Box::new(turn)));
@@ -225,34 +237,29 @@ async fn pass_on(
     let events = following(&kind, "what is announced stays", watch(api, config));
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
-        let (number, name) = match &event {
-            Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => {
-                (number_of(object), object_key(object))
-            }
-            Event::Init | Event::InitDone => (0, ObjectKey::default()),
+        let object = match &event {
+            Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => Some(object),
+            Event::Init | Event::InitDone => None,
         };
-        let change = match turn(event) {
-            Ok(change) => change,
+        match turn(&event) {
+            Ok(change) => {
+                let number = object.map_or(0, number_of);
+                if changes.send(News { number, change }).await.is_err() {
+                    return;
+                }
+            }
             Err(error) => {
-                let (namespace, name) = name;
+                let (namespace, name) = object.map(ObjectKey::of).unwrap_or_default();
                 tracing::warn!(kind, namespace, name, %error, "can't be read, and is left out");
-                continue;
             }
-        };
-        if changes.send(News { number, change }).await.is_err() {
-            return;
         }
     }
-}
-
-fn object_key(object: &impl ResourceExt) -> ObjectKey {
-    (object.namespace().unwrap_or_default(), object.name_any())
 }
 
 /// The number of the API's state when it stored this object. It is a decimal
 /// number that grows over all kinds, where etcd stores them (which is where
 /// Kubernetes does); of another we learn nothing.
-fn number_of(object: &impl ResourceExt) -> u64 {
+fn number_of(object: &Raw) -> u64 {
     object
         .resource_version()
         .and_then(|version| version.parse().ok())
@@ -350,38 +357,60 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_object_that_cannot_be_read_is_left_out() {
+    async fn an_object_that_cannot_be_read_stays_as_it_was_until_it_is_gone() {
         let object = |name: &str, number: &str, spec: Value| json!({"metadata": {"name": name, "resourceVersion": number}, "spec": spec});
         let good = json!({"addresses": ["10.20.100.0/24"]});
+        let odd = object("second", "10", json!("text"));
         let list = json!({
-            "apiVersion": "herald.example/v1", "kind": "IPAddressPoolList",
-            "metadata": {"resourceVersion": "9"},
-            "items": [object("odd", "7", json!("text")), object("good", "8", good)],
+            "apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "9"},
+            "items": [
+                object("first", "7", json!("text")),
+                object("second", "8", good),
+            ],
         });
+        let event = |kind: &str| format!("{{\"type\":\"{kind}\",\"object\":{odd}}}\n");
+        let watched = event("MODIFIED") + &event("DELETED");
         let service = tower::service_fn(move |request: Request<Body>| {
-            let list = list.to_string();
-            async move {
-                if request.uri().query().unwrap_or_default().contains("watch=") {
-                    std::future::pending::<()>().await;
-                }
-                Ok::<_, Infallible>(Response::new(Body::from(list.into_bytes())))
-            }
+            let watches = request.uri().query().unwrap_or_default().contains("watch=");
+            let text = if watches {
+                watched.clone()
+            } else {
+                list.to_string()
+            };
+            async move { Ok::<_, Infallible>(Response::new(Body::from(text.into_bytes()))) }
         });
         let client = Client::new(service, "default");
         let (changes, mut news) = mpsc::channel(BACKLOG);
-        let view = |pool: &IPAddressPool| (pool.name_any(), Some(pool_view(pool)));
+        let view = |pool: &IPAddressPool| Some(pool_view(pool));
         let pools = all_in::<IPAddressPool>(&client, "default");
         follow(pools, all(), changes, Change::Pool, view);
         let mut seen = Vec::new();
-        loop {
+        while seen.len() < 4 {
             let News { number, change } = news.recv().await.unwrap();
-            match change {
-                Change::Pool(Step::Listed(name, _)) => seen.push((name, number)),
-                Change::Pool(Step::Complete) => break,
-                _ => {}
-            }
+            let Change::Pool(step) = change else {
+                panic!("a change of another kind: {change:?}");
+            };
+            seen.push(match step {
+                Step::Begin => ("begin", String::new(), number),
+                Step::Listed(name, _) => ("listed", name, number),
+                Step::Complete => ("complete", String::new(), number),
+                Step::Put(name, _) => ("put", name, number),
+                Step::Remove(name) => ("remove", name, number),
+            });
         }
-        assert_eq!(seen, [("good".to_owned(), 8)]);
+        let seen: Vec<_> = seen
+            .iter()
+            .map(|(step, name, n)| (*step, &**name, *n))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("begin", "", 0),
+                ("listed", "second", 8),
+                ("complete", "", 0),
+                ("remove", "second", 10)
+            ]
+        );
     }
 
     #[test]
@@ -403,11 +432,11 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_the_api() {
-        let pod = |version: Option<&str>| -> SpeakerPod {
+        let object = |version: Option<&str>| -> Raw {
             serde_json::from_value(json!({"metadata": {"resourceVersion": version}})).unwrap()
         };
-        assert_eq!(number_of(&pod(Some("1234"))), 1234);
-        assert_eq!(number_of(&pod(Some("abc"))), 0);
-        assert_eq!(number_of(&pod(None)), 0);
+        assert_eq!(number_of(&object(Some("1234"))), 1234);
+        assert_eq!(number_of(&object(Some("abc"))), 0);
+        assert_eq!(number_of(&object(None)), 0);
     }
 }

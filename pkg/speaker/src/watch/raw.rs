@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 /// An object that is not decoded yet. Watches of all kinds are of this one type: the
 /// program has their code once, and a node pays for that in memory. And an object that
 /// can't be read is left out, where the watch of its own type would fail as a whole.
+/// Of a watch's event the type must come first, as the API server writes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Raw {
     /// Its name, its namespace and its version, no more.

@@ -3,30 +3,25 @@
 
 use std::net::IpAddr;
 
-use herald_api::{L2Interface, L2Status};
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
+use herald_api::L2Interface;
 use serde::Deserialize;
 
 use crate::index::InterfaceView;
 
-/// A [`Pod`] of a speaker: where it is, and whether it has ended.
-#[derive(Clone, Debug, Deserialize, Resource)]
-#[resource(inherit = Pod)]
+/// A Pod of a speaker: where it is, and whether it has ended.
+#[derive(Debug, Deserialize)]
 pub(super) struct SpeakerPod {
-    metadata: ObjectMeta,
     spec: Option<SpeakerPodSpec>,
     status: Option<SpeakerPodStatus>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct SpeakerPodSpec {
     node_name: Option<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct SpeakerPodStatus {
     phase: Option<String>,
 }
@@ -44,15 +39,13 @@ impl SpeakerPod {
     }
 }
 
-/// An [`L2Status`] without its thousands of addresses.
-#[derive(Clone, Debug, Deserialize, Resource)]
-#[resource(inherit = L2Status)]
+/// An [`L2Status`](herald_api::L2Status) without its thousands of addresses.
+#[derive(Debug, Deserialize)]
 pub(super) struct Shown {
-    metadata: ObjectMeta,
     status: Option<ShownStatus>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct ShownStatus {
     #[serde(default)]
     interfaces: Vec<L2Interface>,
