@@ -1,6 +1,7 @@
 //! An object of any kind, as the API sends it.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -13,7 +14,7 @@ use serde_json::value::RawValue;
 /// program has their code once, and a node pays for that in memory. And an object that
 /// can't be read is left out, where the watch of its own type would fail as a whole.
 /// Of a watch's event the type must come first, as the API server writes it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Raw {
     /// Its name, its namespace and its version, no more.
     metadata: ObjectMeta,
@@ -24,6 +25,16 @@ impl Raw {
     /// The object as one of its kind, or with as much of it as is wanted.
     pub(crate) fn decode<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
         serde_json::from_str(self.text.get())
+    }
+}
+
+// Without the text, which may be a Secret's.
+impl fmt::Debug for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let metadata = &self.metadata;
+        f.debug_struct("Raw")
+            .field("metadata", metadata)
+            .finish_non_exhaustive()
     }
 }
 
@@ -122,5 +133,6 @@ mod tests {
             serde_json::from_str(r#"{"metadata":{"name":"web"},"spec":["odd"]}"#).unwrap();
         assert_eq!(raw.name_any(), "web");
         assert!(raw.decode::<Service>().is_err());
+        assert!(!format!("{raw:?}").contains("odd"), "it may be secret");
     }
 }
