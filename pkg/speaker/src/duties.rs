@@ -2,6 +2,7 @@
 //! the API says. On which segments that is, is the matter of [`crate::view`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,6 +14,17 @@ use herald_election::{GroupId, NodeId, Policy, Profile, Rebalance};
 use crate::index::{
     AdvertisementView, Index, InterfaceView, PerNode, PoolView, ServiceView, SliceView,
 };
+
+/// Lists of which most groups have the same.
+pub(crate) type Shared<T> = HashMap<Vec<T>, Arc<[T]>>;
+
+/// The list, kept once.
+pub(crate) fn share<T: Clone + Eq + Hash>(shared: &mut Shared<T>, list: Vec<T>) -> Arc<[T]> {
+    let shared = shared.entry(list);
+    shared
+        .or_insert_with_key(|list| list.as_slice().into())
+        .clone()
+}
 
 /// What an advertisement leaves open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -359,7 +371,7 @@ impl<'a> Grouping<'a> {
         cover: &Cover,
         addresses: &[IpAddr],
         defaults: L2Defaults,
-        shared: &mut HashMap<Vec<CandidateDuty>, Arc<[CandidateDuty]>>,
+        shared: &mut Shared<CandidateDuty>,
     ) -> Option<GroupDuty> {
         let places: BTreeSet<usize> = addresses
             .iter()
@@ -397,10 +409,7 @@ impl<'a> Grouping<'a> {
             policy,
             profile,
             rebalance,
-            candidates: shared
-                .entry(candidates)
-                .or_insert_with_key(|candidates| candidates.clone().into())
-                .clone(),
+            candidates: share(shared, candidates),
         })
     }
 

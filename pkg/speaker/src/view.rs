@@ -6,7 +6,7 @@
 //! anywhere, and so is expected on every segment: until it has told, it is waited
 //! for, and under `strict` it counts.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use herald_core::AddressRange;
 use herald_election::{Candidate, Group, GroupId, NodeId, View, spread};
 use herald_net::{Interface, same_subnet};
 
-use crate::duties::{CandidateDuty, Duties, GroupDuty, NodeDuty, Place, Vip};
+use crate::duties::{CandidateDuty, Duties, GroupDuty, NodeDuty, Place, Shared, Vip, share};
 use crate::index::InterfaceView;
 
 /// A segment, as far as the API knows of it.
@@ -70,7 +70,7 @@ pub(crate) fn compute(
         .iter()
         .filter(|(name, node)| *name == me || is_expected(&mine, node))
         .collect();
-    let mut shared: HashMap<Vec<Candidate>, Arc<[Candidate]>> = HashMap::new();
+    let mut shared = Shared::<Candidate>::new();
     let mut groups = BTreeMap::new();
     let mut wanted = Vec::new();
     let mut here = Vec::new();
@@ -80,10 +80,7 @@ pub(crate) fn compute(
         if candidates.is_empty() {
             continue;
         }
-        let candidates = shared
-            .entry(candidates)
-            .or_insert_with_key(|candidates| candidates.clone().into());
-        wanted.push((duty.id, candidates.clone()));
+        wanted.push((duty.id, share(&mut shared, candidates)));
         here.push(duty);
         groups.insert(duty.id, carried);
     }

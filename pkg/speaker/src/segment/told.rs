@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::duties::ServiceRef;
-use crate::duties::Vip;
+use crate::duties::{ServiceRef, Vip};
 
 /// Addresses of which this node was the last one that was told to announce them,
 /// with their Services.
